@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What depends on the processor: one table of operations per CPU. x86_64/ is the first; aarch64
+ * must fit without touching the callers. Register access for ptrace is in here too.
+ */
+#ifndef ARCH_ARCH_H
+#define ARCH_ARCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/reader.h"
+
+/* One decoded instruction, as much of it as comparing and scanning needs. */
+struct insn {
+	uint8_t length;
+	bool is_nop; /* any NOP form, int3 padding included */
+	bool is_endbr;
+	bool is_call, is_jump, is_cond, is_ret;
+	bool has_target; /* direct branch */
+	uint64_t target;
+	bool has_pcrel; /* a PC-relative memory operand */
+	uint64_t pcrel; /* the address it refers to */
+	/* Where displacement and immediate sit in the bytes; size 0: none. */
+	uint8_t disp_at, disp_size, imm_at, imm_size;
+	/* The displacement or immediate that is relative to the end of this instruction. */
+	uint8_t rel_at, rel_size;
+};
+
+/* What applying one relocation needs beyond its own fields. */
+enum reloc_need {
+	RELOC_NEED_VALUE,     /* S + A (- P) */
+	RELOC_NEED_GOT,	      /* a GOT slot holding S */
+	RELOC_NEED_PLT,	      /* S directly, or a veneer when out of range */
+	RELOC_NEED_TPOFF,     /* thread-pointer offset of S */
+	RELOC_NEED_GOT_TPOFF, /* a GOT slot holding it */
+	RELOC_NEED_GOT_TLSGD, /* a GOT pair: module id, offset */
+	RELOC_NEED_GOT_TLSLD, /* a GOT pair: module id, 0 */
+	RELOC_NEED_DTPOFF,    /* offset in the module's TLS block */
+	RELOC_NEED_TLSDESC,   /* a TLS descriptor */
+	RELOC_NEED_NOTHING,   /* a marker */
+	RELOC_UNSUPPORTED,
+};
+
+struct arch {
+	const char *name;
+	uint16_t elf_machine;
+	uint32_t detour_size; /* bytes of the direct jump */
+
+	/* false: bytes at code (at most size) are no instruction. */
+	bool (*decode)(const uint8_t *code, size_t size, uint64_t address, struct insn *ret);
+	/* One instruction as text, AT&T syntax, NUL-terminated. */
+	void (*format)(const uint8_t *code, size_t size, uint64_t address, char *buf, size_t len);
+
+	/*
+	 * Where in a function the detour goes: behind endbr64, into patchable-entry NOPs. `size`
+	 * may include the function's own trailing padding. `targets`: addresses inside the function
+	 * that something jumps to indirectly (jump tables). TOO_SMALL or REFUSED say why not.
+	 */
+	struct suture_error *(*detour_site)(const char *name, const uint8_t *code, size_t size,
+		uint64_t address, const uint64_t *targets, size_t n_targets, uint32_t *ret_site,
+		uint32_t *ret_size)MUST_USE;
+	/* Encode the jump; false when `to` is out of reach. Writes detour_size bytes. */
+	bool (*detour_encode)(uint8_t *buf, uint64_t from, uint64_t to);
+	/* A jump of veneer_size bytes through an absolute 8-byte slot. */
+	uint32_t veneer_size;
+	bool (*veneer_encode)(uint8_t *buf, uint64_t at, uint64_t slot);
+
+	enum reloc_need (*reloc_need)(uint32_t type);
+	/* Bytes that the relocation's field has; 0: none. */
+	size_t (*reloc_size)(uint32_t type);
+	/* true when the field is absolute and 32 bits wide: payload must be in the low 2 GiB. */
+	bool (*reloc_is_abs32)(uint32_t type);
+	/* Stable name, "R_X86_64_PC32". */
+	const char *(*reloc_name)(uint32_t type);
+	/*
+	 * Write the field. value: S, slot address, tpoff or dtpoff as reloc_need() said. place:
+	 * remote address of the field. RANGE when it does not fit.
+	 */
+	struct suture_error *(*reloc_apply)(uint32_t type, uint8_t *field, size_t avail,
+		uint64_t place, uint64_t value, int64_t addend)MUST_USE;
+};
+
+extern const struct arch arch_x86_64;
+/* NULL when the machine is not supported. */
+const struct arch *arch_for(uint16_t elf_machine);
+
+#endif
