@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+# The door to the house: Meson does the building, this says which rooms there are.
+
+PREFIX ?= /usr/local
+BUILD ?= build
+# Debian's own, which has Debian's pytest; another python may be first in PATH.
+PYTHON ?= /usr/bin/python3
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help build check format install clean
+
+help:
+	@echo 'make build     the tool and the library, in $(BUILD)/'
+	@echo 'make check     all tests; ends with "N passed, N failed, N skipped"'
+	@echo 'make format    clang-format on all C files'
+	@echo 'make install   into $(PREFIX) (PREFIX=, DESTDIR=)'
+	@echo 'make clean     remove what was built'
+
+build:
+	@tools/deps build
+	@tools/build $(BUILD)
+
+check:
+	@tools/deps check
+	@BUILD=$(BUILD) $(PYTHON) tests/run
+
+format:
+	@tools/deps format
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install:
+	@tools/deps build
+	@[ ! -f $(BUILD)/build.ninja ] || meson configure $(BUILD) --prefix $(PREFIX)
+	@PREFIX=$(PREFIX) tools/build $(BUILD)
+	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-san $(BUILD)-clang
