@@ -59,6 +59,6 @@ static inline void *vec_grow_(void *at, size_t size, size_t n, size_t *room)
 	} while (0)
 
 #define vec_foreach(item, v) \
-	for (__typeof__((v)->at) item = (v)->at; item && item < (v)->at + (v)->n; item++)
+	for (__typeof__((v)->at + 0) item = (v)->at; item && item < (v)->at + (v)->n; item++)
 
 #endif

@@ -43,6 +43,7 @@ struct module {
 	VEC(Elf64_Phdr) phdrs;
 	bool dynamic;	/* has PT_DYNAMIC */
 	bool symbolic;	/* DT_SYMBOLIC or DF_SYMBOLIC */
+	bool textrel;	/* DT_TEXTREL or DF_TEXTREL: the dynamic linker changed code */
 	uint64_t debug; /* DT_DEBUG value (struct r_debug) or 0 */
 	VEC(char *) needed;
 	uint64_t tls_size, tls_align, tls_vaddr; /* PT_TLS memsz; 0: none */
@@ -75,9 +76,20 @@ struct suture_error *module_lookup(const struct module *m, const char *name, con
 struct suture_error *module_symbol(
 	const struct module *m, uint32_t index, struct module_symbol *ret) MUST_USE;
 size_t module_symbol_count(const struct module *m);
+/*
+ * Name of a symbol's version (module_symbol.version_index), defined or needed; *ret is NULL for the
+ * base version and in a module without versions. The name belongs to the module.
+ */
+struct suture_error *module_version_name(
+	const struct module *m, uint16_t version_index, const char **ret) MUST_USE;
 /* The nearest dynamic function symbol at or below a remote address, for reports. NULL: none. */
 const char *module_symbolize(struct module *m, remote_addr pc, uint64_t *ret_offset);
-/* Fills m->relocs from DT_RELA, DT_JMPREL and DT_RELR (as R_X86_64_RELATIVE). */
+/*
+ * Fills m->relocs from DT_RELA, DT_JMPREL and DT_RELR (as R_X86_64_RELATIVE, addend 0: it stood in
+ * the slot, which has been relocated since). Offsets lie inside the module, symbols below
+ * module_symbol_count(). A static non-PIE image names its IRELATIVE relocations nowhere in memory:
+ * there are none here, see image_relocs().
+ */
 struct suture_error *module_relocs(struct module *m) MUST_USE;
 
 /* ---- unwinding ---- */
