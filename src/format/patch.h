@@ -62,7 +62,8 @@ enum patch_symbol_kind {
 };
 
 struct patch_symbol {
-	char *name; /* unique among the non-payload symbols of one image; never NULL */
+	char *name; /* never NULL; empty only for a section symbol. Two references may share a name
+		       (static functions of two files) when they differ in anything else */
 	enum patch_symbol_kind kind;
 	uint8_t elf_type; /* STT_FUNC, STT_OBJECT, STT_NOTYPE, STT_TLS, STT_GNU_IFUNC, STT_SECTION
 			   */
@@ -128,7 +129,10 @@ static inline void patch_destroyp(struct patch **patch)
 /* Check every index, size, range and string of `patch`; both directions call it. */
 struct suture_error *patch_validate(const struct patch *patch) MUST_USE;
 
-/* Serialise: malloc'ed buffer. Deterministic: the same patch gives the same bytes. */
+/*
+ * Serialise: malloc'ed buffer. Deterministic: the same patch gives the same bytes. A patch that is
+ * read back has its local symbols first; indices into symbols are the only thing that changes.
+ */
 struct suture_error *patch_serialize(struct patch *patch, void **ret, size_t *ret_size) MUST_USE;
 /* Serialise into `path`, replaced atomically (temporary file, fsync, rename). */
 struct suture_error *patch_write(struct patch *patch, const char *path) MUST_USE;
