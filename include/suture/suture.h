@@ -63,6 +63,7 @@ enum suture_error_code {
 				       */
 	SUTURE_ERROR_REFUSED,	      /* the change itself cannot be live patched safely */
 	SUTURE_ERROR_LEDGER,	      /* the ledger inside the target is damaged */
+	SUTURE_ERROR_CANCELLED,	      /* suture_cancel() was called */
 	SUTURE_ERROR_INTERNAL,	      /* a bug in suture */
 };
 
@@ -98,6 +99,12 @@ SUTURE_API void suture_destroy(struct suture *ctx);
 /* Messages above `level` are dropped; fn NULL drops all (the default). */
 SUTURE_API void suture_set_log(
 	struct suture *ctx, enum suture_log_level level, suture_log_fn fn, void *arg);
+/*
+ * Ask a call that is under way on this context to stop waiting: it ends with CANCELLED, the target
+ * as it was before, unless its work is already done. Never interrupts a change that has begun.
+ * Later calls end so too. Safe in a signal handler.
+ */
+SUTURE_API void suture_cancel(struct suture *ctx);
 SUTURE_API const char *suture_version(void);
 
 /* ---- patch files ---- */

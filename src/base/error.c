@@ -46,6 +46,7 @@ static const char *const code_names[] = {
 	[SUTURE_ERROR_SOURCE_MISMATCH] = "source-mismatch",
 	[SUTURE_ERROR_REFUSED] = "refused",
 	[SUTURE_ERROR_LEDGER] = "ledger",
+	[SUTURE_ERROR_CANCELLED] = "cancelled",
 	[SUTURE_ERROR_INTERNAL] = "internal",
 };
 

@@ -23,6 +23,18 @@ void suture_set_log(struct suture *ctx, enum suture_log_level level, suture_log_
 	ctx->log_arg = arg;
 }
 
+void suture_cancel(struct suture *ctx)
+{
+	ctx->cancelled = 1;
+}
+
+struct suture_error *check_cancelled(const struct suture *ctx)
+{
+	if (!ctx->cancelled)
+		return NULL;
+	return error_create(SUTURE_ERROR_CANCELLED, "cancelled");
+}
+
 const char *suture_version(void)
 {
 	return SUTURE_VERSION;

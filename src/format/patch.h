@@ -119,6 +119,11 @@ struct patch {
 	char *manifest; /* JSON text; set by patch_write and patch_read */
 };
 
+/* The handle of the public interface. */
+struct suture_patch {
+	struct patch *patch;
+};
+
 struct patch *patch_create(void); /* empty; NULL when out of memory */
 void patch_destroy(struct patch *patch);
 static inline void patch_destroyp(struct patch **patch)
