@@ -7,11 +7,12 @@ BUILD ?= build
 PYTHON ?= /usr/bin/python3
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build check format install clean
+.PHONY: help build check bench format install clean
 
 help:
 	@echo 'make build     the tool and the library, in $(BUILD)/'
 	@echo 'make check     all tests; ends with "N passed, N failed, N skipped"'
+	@echo 'make bench     what it costs, against the bare limits; figures in $(BUILD)/bench.json'
 	@echo 'make format    clang-format on all C files'
 	@echo 'make install   into $(PREFIX) (PREFIX=, DESTDIR=)'
 	@echo 'make clean     remove what was built'
@@ -23,6 +24,11 @@ build:
 check:
 	@tools/deps check
 	@BUILD=$(BUILD) $(PYTHON) tests/run
+
+bench:
+	@tools/deps bench
+	@tools/build $(BUILD)
+	@BUILD=$(BUILD) $(PYTHON) bench/run.py
 
 format:
 	@tools/deps format
