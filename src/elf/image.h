@@ -25,7 +25,7 @@ struct image_symbol {
 
 struct image {
 	char *path;
-	char *debug_path; /* NULL: symbols come from the file itself */
+	char *debug_path; /* separate debug file in use; NULL: all comes from the file itself */
 	char *name;	  /* soname, or base name */
 	uint16_t type;	  /* ET_EXEC | ET_DYN */
 	bool is_static;	  /* no PT_INTERP and no DT_NEEDED and not a shared library */
@@ -40,12 +40,21 @@ struct image {
 	uint64_t tls_vaddr, tls_size, tls_align;
 	Elf *elf;	/* the file */
 	Elf *debug_elf; /* the debug file, or elf */
-	Dwarf *dwarf; /* NULL without debug information (.debug_* compressed or not, DWARF 4 and 5)
-		       */
+	/* NULL without debug information; compressed or not, DWARF 4 and 5 */
+	Dwarf *dwarf;
 	void *private_;
 };
 
-/* NO_SYMBOLS (says where it looked) when there is neither .symtab nor a debug file. */
+/*
+ * Debug files are searched as gdb does: by build-id, then by .gnu_debuglink, each in `debug_dir`
+ * (may be NULL) before /usr/lib/debug; one whose build-id or CRC differs is passed over.
+ * Errors: INPUT (not ELF, truncated, an object or core file, a debug file), UNSUPPORTED (32-bit,
+ * other machine), NO_SYMBOLS (says where it looked) when there is neither .symtab nor a debug file.
+ * No build-id is no error here: build_id_size is 0.
+ */
+struct suture_error *image_open_with(
+	const char *path, const char *debug_dir, struct image **ret) MUST_USE;
+/* debug_dir from the environment: SUTURE_DEBUG_DIR */
 struct suture_error *image_open(const char *path, struct image **ret) MUST_USE;
 void image_close(struct image *image);
 static inline void image_closep(struct image **image)
@@ -55,6 +64,12 @@ static inline void image_closep(struct image **image)
 /* Bytes at a link-time address, from the file; SUTURE_ERROR_INPUT when not all are there. */
 struct suture_error *image_read(
 	const struct image *image, uint64_t address, void *buf, size_t len) MUST_USE;
+/*
+ * All relocations that are applied at run time, ascending by offset: those of the dynamic linker
+ * (DT_RELR ones as R_X86_64_RELATIVE), and IRELATIVE of static executables, which apply them
+ * themselves. Symbol indices are those of dynsyms.
+ */
+const Elf64_Rela *image_relocs(const struct image *image, size_t *ret_n);
 /* Relocation of the dynamic linker on this very slot (GOT, PLT GOT, data), or NULL. */
 const Elf64_Rela *image_reloc_at(const struct image *image, uint64_t address);
 /*
