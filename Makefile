@@ -7,11 +7,13 @@ BUILD ?= build
 PYTHON ?= /usr/bin/python3
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build check bench format install clean
+.PHONY: help build demo check corpus bench format install clean
 
 help:
+	@echo 'make demo      see a running server lose its leak: installs what is missing, builds, shows'
 	@echo 'make build     the tool and the library, in $(BUILD)/'
 	@echo 'make check     all tests; ends with "N passed, N failed, N skipped"'
+	@echo 'make corpus    real fixes on real servers (RECIPES="redis haproxy", CORPUS=DIR)'
 	@echo 'make bench     what it costs, against the bare limits; figures in $(BUILD)/bench.json'
 	@echo 'make format    clang-format on all C files'
 	@echo 'make install   into $(PREFIX) (PREFIX=, DESTDIR=)'
@@ -21,9 +23,15 @@ build:
 	@tools/deps build
 	@tools/build $(BUILD)
 
+demo: build
+	@examples/heartbeat/demo $(BUILD)
+
 check:
 	@tools/deps check
 	@BUILD=$(BUILD) $(PYTHON) tests/run
+
+corpus: build
+	@BUILD=$(BUILD) $(PYTHON) tests/corpus/run $(RECIPES)
 
 bench:
 	@tools/deps bench
