@@ -18,6 +18,11 @@
 #include "base/reader.h"
 #include "base/vec.h"
 
+/* Where execve put things: another execve gives other values (and another memory). */
+struct process_image {
+	uint64_t start_code, end_code, start_stack, start_data;
+};
+
 struct process {
 	struct reader reader; /* first member: &process->reader reads remote memory */
 	pid_t pid;
@@ -26,6 +31,12 @@ struct process {
 	int dir_fd;	     /* /proc/PID: stays with this very process, never with a successor */
 	char comm[16];
 	bool writable; /* opened for writing */
+	/*
+	 * A thread that has the process' memory: pid, unless the main thread has exited and the
+	 * others run on. /proc/PID/{maps,exe,auxv,map_files} are empty then; task/MM_TID/ has them.
+	 */
+	pid_t mm_tid;
+	struct process_image image; /* private: notices an execve */
 };
 
 /*
@@ -41,6 +52,11 @@ static inline void process_closep(struct process **p)
 }
 /* NO_PROCESS when it exited or is a zombie; an execve since process_open is noticed too. */
 struct suture_error *process_alive(struct process *p) MUST_USE;
+/*
+ * Open a file of /proc/PID ("exe", "map_files/...") of a thread that has the memory. Descriptor or
+ * negative errno.
+ */
+int process_openat(const struct process *p, const char *name, int flags);
 
 /* ---- memory ---- */
 
