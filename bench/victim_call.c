@@ -26,7 +26,7 @@ enum { CALLS = 20000 };
 
 WORK static uint64_t work(uint64_t x)
 {
-	return x * 3 + 1;
+	return x * 3 + 1; /* patched */
 }
 
 WORK uint64_t same_work(uint64_t x);

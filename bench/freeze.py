@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long the target stands still, against the bare limit.
+
+Each round on one victim: limit, apply, limit, revert, and a pause as long as the apply in which
+nobody touches it. The victim is victim_freeze.c twice: all threads blocked (the tool's own figure
+against the limit's own), and with one of its threads watching the clock (the longest gap it saw
+from the start to the end of each command; the pause shows how much of that is the machine's noise).
+"""
+
+import json
+import mmap
+import struct
+import time
+
+from figures import Figure, Samples
+from workshop import BenchError, Victim, find
+
+THREADS = (1, 10, 100, 500, 2000)
+THREADS_QUICK = (1, 10)
+OLD, NEW = "return 1;", "return 2;"
+SLACK = 100_000  # ns
+CRITERION = "at most 2 x limit, or limit + 100 us where that is more"
+
+
+class Page:
+    """struct page of victim_freeze.c."""
+
+    HEAD = struct.Struct("<IIQQQ")  # request, answered, version, ticks, n_gaps
+    GAP = struct.Struct("<QQ")
+    GAPS = 1 << 16
+
+    def __init__(self, path):
+        with open(path, "r+b") as f:
+            self.map = mmap.mmap(f.fileno(), 0)
+        if len(self.map) != self.HEAD.size + self.GAPS * self.GAP.size:
+            raise BenchError(f"{path}: {len(self.map)} bytes: not struct page of victim_freeze.c")
+
+    def head(self):
+        return self.HEAD.unpack_from(self.map)
+
+    def ask(self):
+        request = self.head()[0] + 1
+        struct.pack_into("<I", self.map, 0, request)
+        return request
+
+    def n_gaps(self):
+        return self.head()[4]
+
+    def longest(self, since, start, end):
+        """The longest gap (ns) of those after number `since` that meets [start, end]; 0: none."""
+        n = self.n_gaps()
+        if n - since > self.GAPS:
+            raise BenchError("more gaps than the ticker can keep: the machine is too busy")
+        longest = 0
+        for i in range(since, n):
+            a, b = self.GAP.unpack_from(self.map, self.HEAD.size + i % self.GAPS * self.GAP.size)
+            if b > start and a < end:
+                longest = max(longest, b - a)
+        return longest
+
+
+class Target:
+    """A running victim_freeze, and what it says about itself."""
+
+    def __init__(self, shop, program, threads, ticks):
+        path = shop.dir / "page"
+        path.unlink(missing_ok=True)
+        self.victim = Victim([program, threads, path, *(["tick"] if ticks else [])])
+        self.page = Page(path)
+        self.pid, self.ticks = self.victim.pid, ticks
+        path.unlink()
+        time.sleep(0.05 + threads / 10000)  # the last threads reach their waits
+
+    def expect(self, version):
+        """What runs is this version of the function."""
+        request = self.page.ask()
+        if not self.ticks:
+            self.victim.send("")
+        deadline = time.monotonic() + 10
+        while self.page.head()[1] != request:
+            if time.monotonic() > deadline:
+                raise BenchError("the victim does not answer any more")
+            time.sleep(0.0005)
+        if self.page.head()[2] != version:
+            raise BenchError(f"the victim runs version {self.page.head()[2]}, not {version}")
+
+    def seen(self, work):
+        """(what work() returned, the longest gap while it ran). work returns a Run first."""
+        since = self.page.n_gaps()
+        result = work()
+        run = result[0]
+        return result, self.page.longest(since, run.start, run.end)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.victim.close()
+
+
+def limit_run(shop, program, pid):
+    run = shop.measure(program, pid)
+    return run, json.loads(run.out)
+
+
+def freeze_ns(document, what):
+    values = [v for v in find(document, "freeze_ns") if v]
+    if len(values) != 1:
+        raise BenchError(f"suture {what} --json: {len(values)} values of freeze_ns, not one")
+    return values[0]
+
+
+def one_round(shop, target, limit, patch):
+    """{name: (the command's own figure, the longest gap of the ticker)}"""
+    got = {"limit": []}
+    for name, what, version in (("apply", patch, 2), ("revert", "victim_freeze", 1)):
+        (_, document), gap = target.seen(lambda: limit_run(shop, limit, target.pid))
+        got["limit"].append((freeze_ns(document, "limit"), gap))
+        (run, document), gap = target.seen(
+            lambda: shop.suture_json(name, what, "-p", target.pid))
+        got[name] = [(freeze_ns(document, name), gap)]
+        target.expect(version)
+    start, since = time.monotonic_ns(), target.page.n_gaps()
+    time.sleep((run.end - run.start) / 1e9)
+    got["untouched"] = [(0, target.page.longest(since, start, time.monotonic_ns()))]
+    return got
+
+
+def measure(shop, threads, ticks):
+    program, patch, _ = shop.victim("victim_freeze", OLD, NEW)
+    limit = shop.program("limit")
+    own, gaps = {}, {}
+    with Target(shop, program, threads, ticks) as target:
+        one_round(shop, target, limit, patch)  # fills the page cache
+        for _ in range(shop.rounds(30)):
+            for name, pairs in one_round(shop, target, limit, patch).items():
+                own.setdefault(name, []).extend(a for a, _ in pairs)
+                gaps.setdefault(name, []).extend(b for _, b in pairs)
+        target.victim.assert_same()
+    return own, gaps
+
+
+def compare(name, values, limit_name):
+    limit = Samples(limit_name, values["limit"])
+    allowed = max(2 * limit.median, limit.median + SLACK)
+    return [Figure(f"{name}, {command}", "us", Samples(command, values[command]), limit, allowed,
+                   CRITERION) for command in ("apply", "revert")]
+
+
+def run(shop):
+    figures = []
+    for threads in THREADS_QUICK if shop.quick else THREADS:
+        many = f"{threads} thread{'s' * (threads > 1)}"
+        own, _ = measure(shop, threads, ticks=False)
+        figures += compare(f"freeze, {many}", own, "limit")
+        _, gaps = measure(shop, threads, ticks=True)
+        figures += compare(f"seen by target, {many}", gaps, "limit")
+        figures.append(Figure(f"seen by target, {many}, untouched", "us",
+                              Samples("untouched", gaps["untouched"])))
+    return figures
