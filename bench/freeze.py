@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long the target stands still, against the bare limit.
 
-Each round on one victim: limit, apply, limit, revert, and a pause as long as the apply in which
-nobody touches it. The victim is victim_freeze.c twice: all threads blocked (the tool's own figure
-against the limit's own), and with one of its threads watching the clock (the longest gap it saw
-from the start to the end of each command; the pause shows how much of that is the machine's noise).
+Each round on one victim: limit, apply, limit, revert. The victim is victim_freeze.c twice: all its
+threads blocked (the tool's own figure against the limit's own), and with one of them watching the
+clock (the longest time that it was held, from the start to the end of each command).
 """
 
 import json
 import mmap
 import struct
 import time
+from collections import defaultdict
 
 from figures import Figure, Samples
 from workshop import BenchError, Victim, find
@@ -25,7 +25,7 @@ CRITERION = "at most 2 x limit, or limit + 100 us where that is more"
 class Page:
     """struct page of victim_freeze.c."""
 
-    HEAD = struct.Struct("<IIQQQ")  # request, answered, version, ticks, n_gaps
+    HEAD = struct.Struct("<IIQQQ")  # request, answered, version, looked, n_gaps
     GAP = struct.Struct("<QQ")
     GAPS = 1 << 16
 
@@ -47,7 +47,12 @@ class Page:
         return self.head()[4]
 
     def longest(self, since, start, end):
-        """The longest gap (ns) of those after number `since` that meets [start, end]; 0: none."""
+        """The longest gap (ns) of those after number `since` that meets [start, end]."""
+        deadline = time.monotonic() + 10
+        while self.head()[3] <= end:  # it may not have had the processor since
+            if time.monotonic() > deadline:
+                raise BenchError("the ticker does not tick any more")
+            time.sleep(0.0002)
         n = self.n_gaps()
         if n - since > self.GAPS:
             raise BenchError("more gaps than the ticker can keep: the machine is too busy")
@@ -56,6 +61,8 @@ class Page:
             a, b = self.GAP.unpack_from(self.map, self.HEAD.size + i % self.GAPS * self.GAP.size)
             if b > start and a < end:
                 longest = max(longest, b - a)
+        if not longest:
+            raise BenchError("the target was frozen and its ticker saw nothing of it")
         return longest
 
 
@@ -85,11 +92,10 @@ class Target:
             raise BenchError(f"the victim runs version {self.page.head()[2]}, not {version}")
 
     def seen(self, work):
-        """(what work() returned, the longest gap while it ran). work returns a Run first."""
+        """work() returns (Run, document): (document, the longest gap meanwhile or None)"""
         since = self.page.n_gaps()
-        result = work()
-        run = result[0]
-        return result, self.page.longest(since, run.start, run.end)
+        run, document = work()
+        return document, self.page.longest(since, run.start, run.end) if self.ticks else None
 
     def __enter__(self):
         return self
@@ -111,31 +117,29 @@ def freeze_ns(document, what):
 
 
 def one_round(shop, target, limit, patch):
-    """{name: (the command's own figure, the longest gap of the ticker)}"""
-    got = {"limit": []}
+    """[(name, the command's own figure, the longest gap that the ticker saw)]"""
+    got = []
     for name, what, version in (("apply", patch, 2), ("revert", "victim_freeze", 1)):
-        (_, document), gap = target.seen(lambda: limit_run(shop, limit, target.pid))
-        got["limit"].append((freeze_ns(document, "limit"), gap))
-        (run, document), gap = target.seen(
-            lambda: shop.suture_json(name, what, "-p", target.pid))
-        got[name] = [(freeze_ns(document, name), gap)]
+        for who, work in (
+                ("limit", lambda: limit_run(shop, limit, target.pid)),
+                (name, lambda: shop.suture_json(name, what, "-p", target.pid))):
+            document, gap = target.seen(work)
+            got.append((who, freeze_ns(document, who), gap))
         target.expect(version)
-    start, since = time.monotonic_ns(), target.page.n_gaps()
-    time.sleep((run.end - run.start) / 1e9)
-    got["untouched"] = [(0, target.page.longest(since, start, time.monotonic_ns()))]
     return got
 
 
 def measure(shop, threads, ticks):
+    """({name: own figures}, {name: gaps})"""
     program, patch, _ = shop.victim("victim_freeze", OLD, NEW)
     limit = shop.program("limit")
-    own, gaps = {}, {}
+    own, gaps = defaultdict(list), defaultdict(list)
     with Target(shop, program, threads, ticks) as target:
         one_round(shop, target, limit, patch)  # fills the page cache
         for _ in range(shop.rounds(30)):
-            for name, pairs in one_round(shop, target, limit, patch).items():
-                own.setdefault(name, []).extend(a for a, _ in pairs)
-                gaps.setdefault(name, []).extend(b for _, b in pairs)
+            for name, ns, gap in one_round(shop, target, limit, patch):
+                own[name].append(ns)
+                gaps[name].append(gap)
         target.victim.assert_same()
     return own, gaps
 
@@ -155,6 +159,4 @@ def run(shop):
         figures += compare(f"freeze, {many}", own, "limit")
         _, gaps = measure(shop, threads, ticks=True)
         figures += compare(f"seen by target, {many}", gaps, "limit")
-        figures.append(Figure(f"seen by target, {many}, untouched", "us",
-                              Samples("untouched", gaps["untouched"])))
     return figures

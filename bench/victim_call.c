@@ -48,15 +48,15 @@ static uint64_t now(void)
 }
 
 /* One loop for both, so that both are called by the same instruction sequence. */
-#define BATCH(name, callee)                                                                        \
-	__attribute__((noinline, aligned(64))) static uint64_t name(void)                          \
-	{                                                                                          \
-		uint64_t start = now(), x = 0;                                                     \
-                                                                                                   \
-		for (int i = 0; i < CALLS; i++)                                                    \
-			x = callee(x);                                                             \
-		__asm__ volatile("" ::"r"(x));                                                     \
-		return now() - start;                                                              \
+#define BATCH(name, callee)                                               \
+	__attribute__((noinline, aligned(64))) static uint64_t name(void) \
+	{                                                                 \
+		uint64_t start = now(), x = 0;                            \
+                                                                          \
+		for (int i = 0; i < CALLS; i++)                           \
+			x = callee(x);                                    \
+		__asm__ volatile("" ::"r"(x));                            \
+		return now() - start;                                     \
 	}
 
 BATCH(batch_plain, work)

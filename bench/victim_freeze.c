@@ -8,8 +8,10 @@
  * PAGE is a file that becomes `struct page`, where the caller reads along without disturbing.
  *
  * With "tick" one of the threads (the only one, when THREADS is 1) never blocks: it looks at the
- * clock all the time and records every interval between two looks of more than GAP_NS: what a
- * busy thread of the target sees of a freeze. Nothing else can tell a freeze from a wish.
+ * clock all the time and records every interval between two looks of more than GAP_NS in which it
+ * gave up the processor by itself. It never does that: somebody stopped it. (A thread that lost the
+ * processor to others has its involuntary switches counted instead, and that is the machine's
+ * business, not the freeze's.)
  *
  * version() is what gets patched. The caller asks by request += 1 and reads the answer.
  */
@@ -23,6 +25,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,7 +38,7 @@ enum {
 struct page {
 	_Atomic uint32_t request, answered;
 	_Atomic uint64_t version;
-	_Atomic uint64_t ticks;
+	_Atomic uint64_t looked; /* when the ticker last looked */
 	_Atomic uint64_t n_gaps; /* ever recorded; the last GAPS of them are kept */
 	struct gap {
 		uint64_t start, end; /* CLOCK_MONOTONIC ns */
@@ -67,21 +70,32 @@ static void answer(void)
 	atomic_store(&page->answered, request);
 }
 
+/* How often this thread gave up the processor by itself. */
+static long switches(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_nvcsw;
+}
+
 static void *tick(void *arg)
 {
+	long before = switches(), after;
 	uint64_t last = now();
 
 	for (;;) {
 		uint64_t t = now();
 
-		if (t - last > GAP_NS) {
+		if (t - last > GAP_NS && (after = switches()) != before) {
 			uint64_t n = atomic_load_explicit(&page->n_gaps, memory_order_relaxed);
 
 			page->gaps[n % GAPS] = (struct gap){last, t};
 			atomic_store(&page->n_gaps, n + 1);
+			before = after;
 		}
 		last = t;
-		atomic_fetch_add_explicit(&page->ticks, 1, memory_order_relaxed);
+		atomic_store_explicit(&page->looked, t, memory_order_release);
 		answer();
 	}
 	return arg;

@@ -31,10 +31,10 @@ class Workshop:
         self.dir.mkdir(parents=True, exist_ok=True)
         self.quick = quick
         self._rounds = rounds
+        self._made, self._programs = {}, {}
         self.suture_path = Suture.find().resolve()
         if not os.access(self.suture_path, os.X_OK):
             raise BenchError(f"no suture at {self.suture_path}: build it, or set SUTURE")
-        self._made = {}
 
     def rounds(self, usual, quick=3):
         return self._rounds or (quick if self.quick else usual)
@@ -42,7 +42,12 @@ class Workshop:
     # ---- programs ----
 
     def program(self, name):
-        """bench/NAME.c as a program."""
+        """bench/NAME.c as a program; made once a run."""
+        if name not in self._programs:
+            self._programs[name] = self._compile(name)
+        return self._programs[name]
+
+    def _compile(self, name):
         return toolchain.compile_program(
             self.dir / name, [BENCH / f"{name}.c"], flags=["-g", "-O2", "-D_GNU_SOURCE"])
 
@@ -60,22 +65,22 @@ class Workshop:
                               flags=["-g", "-O2", "-D_GNU_SOURCE"], ldflags=ldflags)
             program = project.build()
             built = self.suture("build", "--patch", project.diff, "--compdb", project.src,
-                                "--target", program, "--name", name, "-o", project.patch)
+                                "--target", program, "--name", name, "-o", project.patch,
+                                alone=True)
             self._made[name] = program, project.patch, built
         return self._made[name]
 
     # ---- commands ----
 
-    def measure(self, *argv, status=0):
-        """Run it; BenchError when it ends in any other way than asked for."""
-        if not hasattr(self, "_measure"):
-            self._measure = self.program("measure")
+    def measure(self, *argv, alone=False):
+        """Run it; BenchError when it fails. `alone`: the peak leaves its children out."""
         read, write = os.pipe()
         os.set_inheritable(write, True)
         try:
             done = subprocess.run(
-                [str(self._measure), str(write), *map(str, argv)], stdin=subprocess.DEVNULL,
-                capture_output=True, text=True, pass_fds=(write,), timeout=300)
+                [str(self.program("measure")), *(["-a"] if alone else []), str(write),
+                 *map(str, argv)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                pass_fds=(write,), timeout=300)
         finally:
             os.close(write)
             with os.fdopen(read) as pipe:
@@ -83,14 +88,14 @@ class Workshop:
         if done.returncode or not line:
             raise BenchError(f"measure: {done.stderr.strip()}")
         got = json.loads(line)
-        if got["status"] != status:
+        if got["status"]:
             raise BenchError(f"{' '.join(map(str, argv))}: status {got['status']}\n"
                              f"{done.stdout}{done.stderr}".rstrip())
         return Run(got["start"], got["end"], got["wall_ns"], got["cpu_ns"], got["peak_bytes"],
                    done.stdout)
 
-    def suture(self, *arguments):
-        return self.measure(self.suture_path, *arguments)
+    def suture(self, *arguments, alone=False):
+        return self.measure(self.suture_path, *arguments, alone=alone)
 
     def suture_json(self, *arguments):
         """(Run, the document)"""
