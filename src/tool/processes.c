@@ -255,7 +255,8 @@ static int nothing_found(const struct job *job, const struct args *args)
 {
 	if (args->json)
 		json_print(job->command, SUTURE_STATUS_NOTHING, NULL,
-			json_pack("{s:s, s:[]}", "patch", job->name, "processes"));
+			json_pack("{s:s, s:[], s:i}", "patch", job->name, "processes", "not_tried",
+				0));
 	else if (job->patch)
 		err_out("suture: no process that we may look into maps an image of %s\n",
 			job->name);

@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -506,6 +507,69 @@ def test_build_can_be_cancelled(tool):
     proc.send_signal(signal.SIGTERM)
     _, err = proc.communicate(timeout=10)
     assert proc.returncode == -signal.SIGTERM and "suture: cancelled" in err
+
+
+# ---- the documentation ----
+
+
+def man_page():
+    """The source of the man page as plain text: no fonts, no escapes, no macro names."""
+    text = (ROOT / "man/suture.1").read_text().replace("\\-", "-")
+    text = re.sub(r"\\f[BIR]", "", text)
+    return re.sub(r"^\.[BI][RI]* (.*)$", lambda m: m[1].replace('"', "").replace(" ", " "),
+                  text, flags=re.M)
+
+
+def options_of(text):
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*|(?<![\w-])-[a-zA-Z]\b(?!-)", text))
+
+
+def test_help_and_man_page_name_the_same_options(tool):
+    in_help = {option for command in COMMANDS
+               for option in options_of(tool.ok("help", command).out.split("options:")[1])}
+    section = man_page().split(".SH OPTIONS")[1].split(".SH EXIT STATUS")[0]
+    in_man = set()
+    for entry in re.findall(r"^\.TP\n(.*)$", section, re.M):
+        in_man |= options_of(entry)
+    assert in_help and in_help == in_man
+
+
+def keys(value):
+    """All keys of all objects in a document."""
+    if isinstance(value, dict):
+        return set(value).union(*map(keys, value.values()))
+    return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+
+def test_man_page_names_every_json_key(tool, patch):
+    documents = [
+        tool("apply", patch, "-p", "1000,1200,1300", "--json").json(),
+        tool.ok("check", patch, "-p", 1000, "--json").json(),
+        tool.ok("list", "-p", 1002, "--json").json(),
+        tool.ok(*BUILD, "--json").json(),
+        {**tool.ok("show", patch, "--diff", "--json").json(), "manifest": None},
+    ]
+
+    page = man_page().split(".SH JSON")[1].split(".SH SECURITY")[0]
+    words = set(re.findall(r"[a-z_]+", page))
+    missing = set().union(*map(keys, documents)) - words
+    assert not missing
+
+
+def test_format_page_names_every_manifest_key(tool, patch):
+    page = (ROOT / "docs/FORMAT.md").read_text()
+
+    manifest = tool.ok("show", patch, "--json").json()["manifest"]
+    missing = {key for key in keys(manifest) if f"`{key}`" not in page}
+    assert not missing
+
+
+def test_man_page_is_well_formed():
+    if not shutil.which("groff"):
+        pytest.skip("needs groff")
+    done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", ROOT / "man/suture.1"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
 
 
 # ---- the library ----
