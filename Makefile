@@ -7,7 +7,7 @@ BUILD ?= build
 PYTHON ?= /usr/bin/python3
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help build demo check corpus bench format install clean
+.PHONY: help build demo check corpus bench fuzz format install clean
 
 help:
 	@echo 'make demo      see a running server lose its leak: installs what is missing, builds, shows'
@@ -15,6 +15,7 @@ help:
 	@echo 'make check     all tests; ends with "N passed, N failed, N skipped"'
 	@echo 'make corpus    real fixes on real servers (RECIPES="redis haproxy", CORPUS=DIR)'
 	@echo 'make bench     what it costs, against the bare limits; figures in $(BUILD)/bench.json'
+	@echo 'make fuzz      hostile patch files and the like, FUZZ_SECONDS=60 for each parser'
 	@echo 'make format    clang-format on all C files'
 	@echo 'make install   into $(PREFIX) (PREFIX=, DESTDIR=)'
 	@echo 'make clean     remove what was built'
@@ -38,6 +39,12 @@ bench:
 	@tools/build $(BUILD)
 	@BUILD=$(BUILD) $(PYTHON) bench/run.py
 
+FUZZ_SECONDS ?= 60
+fuzz:
+	@tools/deps fuzz
+	@for f in fuzz/fuzz_*.c; do n=$${f#fuzz/fuzz_}; \
+	fuzz/run $${n%.c} $(FUZZ_SECONDS) || exit 1; done
+
 format:
 	@tools/deps format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
@@ -49,4 +56,4 @@ install:
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-san $(BUILD)-clang
+	rm -rf $(BUILD) $(BUILD)-san $(BUILD)-clang build-fuzz

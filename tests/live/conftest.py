@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import caps, process, toolchain  # noqa: E402
 from harness.project import Project  # noqa: E402
+from harness.story import Story  # noqa: E402
 from harness.tool import Suture  # noqa: E402
 
 TIMEOUT = int(os.environ.get("SUTURE_TEST_TIMEOUT", "60"))
@@ -179,3 +180,9 @@ def build_patch(suture):
         return made.patch
 
     return build
+
+
+@pytest.fixture
+def story(suture, spawn, build_patch):
+    """story(project, asks, pure): build, check, apply, observe, list, revert, observe."""
+    return Story(suture, spawn, build_patch)

@@ -23,6 +23,17 @@ class Result:
         """The one document on standard output."""
         return json.loads(self.out)
 
+    def error(self):
+        """The error of a --json document: the command's own, or the first process's."""
+        document = self.json()
+        found = [document["error"], *(p["error"] for p in document.get("processes", []))]
+        return next((e for e in found if e), None)
+
+    def process(self):
+        """What a --json document says of its only process."""
+        (one,) = self.json()["processes"]
+        return one
+
     def __str__(self):
         return f"$ {' '.join(self.argv)}\nstatus {self.status}\n{self.out}{self.err}"
 
@@ -65,6 +76,14 @@ class Suture:
         result = self(*args, **kwargs)
         assert result.status == OK, str(result)
         return result
+
+    def refused(self, code, *args, status=FAILED, **kwargs):
+        """The call ends with this status and error code; returns message and hint as one text."""
+        result = self(*args, "--json", **kwargs)
+        assert result.status == status, str(result)
+        error = result.error()
+        assert error and error["code"] == code, str(result)
+        return f"{error['message']}\n{error['hint'] or ''}"
 
     def _for(self, user):
         """A copy in a place that every user can reach."""
