@@ -43,6 +43,52 @@ enum reloc_need {
 	RELOC_UNSUPPORTED,
 };
 
+/* ---- comparing code with what a linker made of it ---- */
+
+/* A relocated field of the code before linking. */
+struct code_field {
+	uint64_t offset;
+	uint32_t type;
+};
+
+/* What a linked field says. Addresses are those reached, addends included. */
+enum code_form {
+	CODE_ADDRESS,	/* of the target, or of a stub that jumps to it */
+	CODE_GOT,	/* of a GOT slot that holds the target's address */
+	CODE_TPOFF,	/* offset from the thread pointer */
+	CODE_GOT_TPOFF, /* address of a GOT slot that holds it */
+	CODE_GOT_TLSGD, /* of a GOT pair: module, offset */
+	CODE_GOT_TLSLD, /* of a GOT pair: module, 0 */
+	CODE_DTPOFF,	/* offset in the module's block; from the thread pointer when negative */
+	CODE_TLSDESC,	/* address of a descriptor */
+	CODE_NOTHING,	/* relaxed away */
+};
+struct code_value {
+	size_t field; /* index into code_step.fields */
+	enum code_form form;
+	uint64_t value;
+};
+
+/*
+ * One step of a comparison: the instruction at `pre`, before linking, and the one at `run`.
+ * Longer sequences that linkers rewrite as a whole (TLS) are one step.
+ */
+struct code_step {
+	const uint8_t *pre, *run;
+	size_t pre_size, run_size;
+	uint64_t run_address;
+	const struct code_field *fields; /* ascending; offsets from pre */
+	size_t n_fields;
+	/* Results. */
+	size_t pre_length, run_length;
+	struct code_value values[4];
+	size_t n_values;
+	/* A branch or address without relocation: where each goes, from pre and as an address. */
+	bool has_target;
+	int64_t pre_target;
+	uint64_t run_target;
+};
+
 struct arch {
 	const char *name;
 	uint16_t elf_machine;
@@ -52,6 +98,9 @@ struct arch {
 	bool (*decode)(const uint8_t *code, size_t size, uint64_t address, struct insn *ret);
 	/* One instruction as text, AT&T syntax, NUL-terminated. */
 	void (*format)(const uint8_t *code, size_t size, uint64_t address, char *buf, size_t len);
+
+	/* false: the two are not the same instruction. Tolerates linker relaxations. */
+	bool (*match)(struct code_step *step);
 
 	/*
 	 * Where in a function the detour goes: behind endbr64, into patchable-entry NOPs. `size`
@@ -67,19 +116,15 @@ struct arch {
 	uint32_t veneer_size;
 	bool (*veneer_encode)(uint8_t *buf, uint64_t at, uint64_t slot);
 
-	/*
-	 * A stub of resolve_size bytes for an IFUNC that nobody has resolved: jumps through the
-	 * 8-byte slot (in writable memory), which at first must hold the address that this returns;
-	 * there the resolver is asked, the slot set, and no register changed. 0: out of reach.
-	 */
-	uint32_t resolve_size;
-	uint64_t (*resolve_encode)(uint8_t *buf, uint64_t at, uint64_t slot, uint64_t resolver);
-
 	enum reloc_need (*reloc_need)(uint32_t type);
 	/* Bytes that the relocation's field has; 0: none. */
 	size_t (*reloc_size)(uint32_t type);
 	/* true when the field is absolute and 32 bits wide: payload must be in the low 2 GiB. */
 	bool (*reloc_is_abs32)(uint32_t type);
+	/* true when the field counts from its own place, GOT-relative ones included. */
+	bool (*reloc_is_pcrel)(uint32_t type);
+	/* The 32-bit PC-relative type: for branches that the assembler resolved itself. */
+	uint32_t reloc_pc32;
 	/* Stable name, "R_X86_64_PC32". */
 	const char *(*reloc_name)(uint32_t type);
 	/*

@@ -95,6 +95,11 @@ bool x86_64_reloc_is_abs32(uint32_t type)
 	return info->need == RELOC_NEED_VALUE && info->size == 4 && info->field != FIELD_PC;
 }
 
+bool x86_64_reloc_is_pcrel(uint32_t type)
+{
+	return info_of(type)->field == FIELD_PC;
+}
+
 const char *x86_64_reloc_name(uint32_t type)
 {
 	return info_of(type)->name;
