@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which span of the fixed object is which of the original. Names decide where they mean something;
+ * the numbers in foo.isra.0 and count.3 do not. A static local is its original when the same
+ * functions refer to it: taking it for another would mix up state, a second copy would lose it.
+ */
+#include <string.h>
+
+#include "build/compare.h"
+
+struct by_name {
+	const char *name;
+	size_t length; /* of the part of the name that counts */
+	struct span *span;
+};
+struct names {
+	VEC(struct by_name) v;
+};
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct by_name *x = a, *y = b;
+	size_t n = x->length < y->length ? x->length : y->length;
+	int order = memcmp(x->name, y->name, n);
+
+	if (order)
+		return order;
+	if (x->length != y->length)
+		return x->length < y->length ? -1 : 1;
+	return x->span->index < y->span->index ? -1 : x->span->index > y->span->index;
+}
+
+static bool same_name(const struct by_name *a, const struct by_name *b)
+{
+	return a->length == b->length && !memcmp(a->name, b->name, a->length);
+}
+
+static void pair(struct span *before, struct span *after)
+{
+	before->twin = after;
+	after->twin = before;
+}
+
+static bool is_numbered(const struct span *span)
+{
+	return span->bind == STB_LOCAL && span->name[symbol_stem(span->name)];
+}
+
+/* ---- by full name ---- */
+
+static bool has_plain_name(const struct span *span)
+{
+	return span->name && !span->anonymous && (span->kind == SPAN_CODE || !is_numbered(span));
+}
+
+static struct suture_error *list_plain(const struct object *object, struct names *ret)
+{
+	vec_foreach (p, &object->spans) {
+		if (!has_plain_name(*p))
+			continue;
+		vec_foreach (alias, &(*p)->aliases)
+			if (!vec_push(&ret->v, ((struct by_name){*alias, strlen(*alias), *p})))
+				return error_nomem();
+	}
+	if (ret->v.n)
+		qsort(ret->v.at, ret->v.n, sizeof(*ret->v.at), compare_names);
+	return NULL;
+}
+
+static bool same_sort(const struct span *a, const struct span *b)
+{
+	bool code_a = a->kind == SPAN_CODE, code_b = b->kind == SPAN_CODE;
+
+	return code_a == code_b && (a->kind == SPAN_TLS) == (b->kind == SPAN_TLS);
+}
+
+/* Walk two sorted lists; names that are there twice within one object stay alone. */
+static void pair_equal_names(const struct names *before, const struct names *after)
+{
+	size_t i = 0, j = 0;
+
+	while (i < before->v.n && j < after->v.n) {
+		struct by_name *b = &before->v.at[i], *a = &after->v.at[j];
+		size_t nb = 1, na = 1;
+
+		while (i + nb < before->v.n && same_name(b, b + nb))
+			nb++;
+		while (j + na < after->v.n && same_name(a, a + na))
+			na++;
+		if (same_name(a, b)) {
+			if (nb == 1 && na == 1 && !a->span->twin && !b->span->twin &&
+				same_sort(a->span, b->span))
+				pair(b->span, a->span);
+			i += nb;
+			j += na;
+		} else if (compare_names(b, a) < 0) {
+			i += nb;
+		} else {
+			j += na;
+		}
+	}
+}
+
+typedef struct suture_error *(*list_fn)(const struct object *object, struct names *ret);
+
+static struct suture_error *pair_lists(struct object *before, struct object *after, list_fn list)
+{
+	struct names b = {}, a = {};
+	struct suture_error *err = list(before, &b);
+
+	if (!err)
+		err = list(after, &a);
+	if (!err)
+		pair_equal_names(&b, &a);
+	vec_free(&b.v);
+	vec_free(&a.v);
+	return err;
+}
+
+/* ---- clones: foo.isra.0, foo.constprop.1.cold ---- */
+
+/* Digits mean nothing, the words do: a clone of another sort has another calling convention. */
+static bool same_clone_name(const char *a, const char *b)
+{
+	size_t stem = symbol_stem(a);
+
+	if (stem != symbol_stem(b) || memcmp(a, b, stem) || !a[stem] || !b[stem])
+		return false;
+	for (a += stem, b += stem; *a && *b;) {
+		if (strchr("0123456789", *a) && strchr("0123456789", *b)) {
+			a += strspn(a, "0123456789");
+			b += strspn(b, "0123456789");
+		} else if (*a++ != *b++) {
+			return false;
+		}
+	}
+	return *a == *b;
+}
+
+static bool is_clone(const struct span *span)
+{
+	return span->kind == SPAN_CODE && span->name && !span->twin && is_numbered(span);
+}
+
+/* The only unpaired clone of that name in `object`; NULL: none or several. */
+static struct span *only_clone(const struct object *object, const char *name)
+{
+	struct span *found = NULL;
+
+	vec_foreach (p, &object->spans) {
+		if (!is_clone(*p) || !same_clone_name((*p)->name, name))
+			continue;
+		if (found)
+			return NULL;
+		found = *p;
+	}
+	return found;
+}
+
+static void pair_clones(struct object *before, struct object *after)
+{
+	vec_foreach (p, &after->spans) {
+		if (!is_clone(*p) || only_clone(after, (*p)->name) != *p)
+			continue;
+		struct span *b = only_clone(before, (*p)->name);
+		if (b)
+			pair(b, *p);
+	}
+}
+
+/* ---- static locals: count.3 ---- */
+
+static bool is_static_local(const struct span *span)
+{
+	return span->name && !span->anonymous && span->kind != SPAN_CODE && is_numbered(span) &&
+	       !span->twin;
+}
+
+/* The source function that a span's code came from. */
+static bool same_function(const struct span *a, const struct span *b)
+{
+	size_t n;
+
+	if (a->twin == b)
+		return true;
+	if (!a->name || !b->name)
+		return false;
+	n = symbol_stem(a->name);
+	return n == symbol_stem(b->name) && !memcmp(a->name, b->name, n);
+}
+
+static bool refers_to(const struct span *from, const struct span *to)
+{
+	vec_foreach (ref, &from->refs)
+		if (ref->target == to)
+			return true;
+	return false;
+}
+
+static bool share_referrer(const struct span *b, const struct span *a)
+{
+	vec_foreach (pb, &b->object->spans) {
+		if (!refers_to(*pb, b))
+			continue;
+		vec_foreach (pa, &a->object->spans)
+			if (refers_to(*pa, a) && same_function(*pb, *pa))
+				return true;
+	}
+	return false;
+}
+
+static bool same_shape(const struct span *b, const struct span *a)
+{
+	return b->size == a->size && !b->data == !a->data &&
+	       (!b->data || !memcmp(b->data, a->data, b->size));
+}
+
+static bool may_be_twins(const struct span *b, const struct span *a, bool strict)
+{
+	size_t stem = symbol_stem(b->name);
+
+	return b->kind == a->kind && stem == symbol_stem(a->name) &&
+	       !memcmp(b->name, a->name, stem) && (!strict || same_shape(b, a)) &&
+	       share_referrer(b, a);
+}
+
+/* The only possible twin of `span` in `object`; NULL: none or several. */
+static struct span *only_twin(const struct object *object, const struct span *span, bool strict)
+{
+	struct span *found = NULL;
+
+	vec_foreach (p, &object->spans) {
+		if (!is_static_local(*p) || !may_be_twins(*p, span, strict))
+			continue;
+		if (found)
+			return NULL;
+		found = *p;
+	}
+	return found;
+}
+
+static void pair_static_locals(struct object *before, struct object *after, bool strict)
+{
+	vec_foreach (p, &after->spans) {
+		if (!is_static_local(*p))
+			continue;
+		struct span *b = only_twin(before, *p, strict);
+		if (b && only_twin(after, b, strict) == *p)
+			pair(b, *p);
+	}
+}
+
+/* ---- what has no name but its section's ---- */
+
+static bool is_known_by_section(const struct span *span)
+{
+	return span->kind == SPAN_INIT ||
+	       (!span->name && (span->kind == SPAN_CODE || span->kind == SPAN_DATA ||
+				       span->kind == SPAN_TLS));
+}
+
+static struct suture_error *list_by_section(const struct object *object, struct names *ret)
+{
+	vec_foreach (p, &object->spans) {
+		const char *name = object->sections.at[(*p)->section].name;
+
+		if (is_known_by_section(*p) &&
+			!vec_push(&ret->v, ((struct by_name){name, strlen(name), *p})))
+			return error_nomem();
+	}
+	if (ret->v.n)
+		qsort(ret->v.at, ret->v.n, sizeof(*ret->v.at), compare_names);
+	return NULL;
+}
+
+struct suture_error *correlate(struct object *before, struct object *after)
+{
+	TRY(pair_lists(before, after, list_plain));
+	TRY(pair_lists(before, after, list_by_section));
+	pair_clones(before, after);
+	/* Where several would do, those of the same size and initial content are taken first. */
+	pair_static_locals(before, after, true);
+	pair_static_locals(before, after, false);
+	return NULL;
+}
