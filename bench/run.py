@@ -23,38 +23,91 @@ figure could be taken, 1 when not, 2 for wrong usage.
 import argparse
 import json
 import os
+import platform
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / os.environ.get("BUILD", "build")
+sys.path[:0] = [str(ROOT / "bench")]
+sys.dont_write_bytecode = True
 
-# name -> function(options) that returns the figures; see the text above
-BENCHMARKS = {}
+import call  # noqa: E402
+import command  # noqa: E402
+import freeze  # noqa: E402
+import memory  # noqa: E402
+from figures import table  # noqa: E402
+from workshop import BenchError, Workshop  # noqa: E402
+
+BUILD = ROOT / os.environ.get("BUILD", "build")
+BENCHMARKS = {"freeze": freeze.run, "call": call.run, "command": command.run, "memory": memory.run}
 
 
 def parse(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="NAME", choices=sorted(BENCHMARKS),
-                        help="this benchmark alone; may be repeated")
+    parser.add_argument("--only", action="append", metavar="NAME", choices=BENCHMARKS,
+                        help=f"this benchmark alone ({', '.join(BENCHMARKS)}); may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", default=BUILD / "bench.json",
                         help="where the figures go (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each measurement")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="rounds of each measurement")
     parser.add_argument("--quick", action="store_true",
-                        help="few rounds, few threads: shows that all works, the figures mean little")
+                        help="few rounds, few threads, little DWARF: shows that all works; "
+                             "the figures mean little")
     return parser.parse_args(argv)
+
+
+def positive(text):
+    n = int(text)
+    if n < 1:
+        raise ValueError
+    return n
+
+
+def machine():
+    """What the figures depend on."""
+    model = [line.split(":", 1)[1].strip() for line in
+             Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {"kernel": platform.release(), "cpu": model[0] if model else platform.machine(),
+            "cpus": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+
+
+def one(name, shop):
+    """Run one benchmark, print its table; returns what goes into the JSON."""
+    start = time.monotonic()
+    try:
+        figures = BENCHMARKS[name](shop)
+    except (BenchError, OSError, AssertionError, EOFError, ValueError) as error:
+        print(f"{name}: {type(error).__name__}: {error}\n", file=sys.stderr, flush=True)
+        return {"error": str(error), "figures": []}
+    print(f"{table(figures)}\n", flush=True)
+    return {"seconds": round(time.monotonic() - start, 1),
+            "figures": [figure.dict() for figure in figures]}
 
 
 def main(argv=None):
     options = parse(argv)
-    result = {"when": int(time.time()), "quick": options.quick, "benchmarks": {}}
-    for name in options.only or BENCHMARKS:
-        result["benchmarks"][name] = BENCHMARKS[name](options)
+    try:
+        shop = Workshop(BUILD / "bench", options.rounds, options.quick)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    result = {"time": int(time.time()), "quick": options.quick, "machine": machine(),
+              "benchmarks": {}}
+    print("{cpu}, {cpus} CPUs, Linux {kernel}, load {load:.2f}\n".format(**result["machine"]))
+    for name in dict.fromkeys(options.only or BENCHMARKS):
+        result["benchmarks"][name] = one(name, shop)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+
+    figures = [f for b in result["benchmarks"].values() for f in b["figures"]]
+    judged = [f for f in figures if f["met"] is not None]
+    missed = [f for f in judged if not f["met"]]
+    print(f"{len(figures)} figures in {options.json}; criteria: {len(judged) - len(missed)} met, "
+          f"{len(missed)} NOT met")
+    for f in missed:
+        print(f"NOT met: {f['name']} ({f['criterion']})")
+    return 1 if any("error" in b for b in result["benchmarks"].values()) else 0
 
 
 if __name__ == "__main__":

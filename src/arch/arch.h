@@ -116,6 +116,14 @@ struct arch {
 	uint32_t veneer_size;
 	bool (*veneer_encode)(uint8_t *buf, uint64_t at, uint64_t slot);
 
+	/*
+	 * A stub of resolve_size bytes for an IFUNC that nobody has resolved: jumps through the
+	 * 8-byte slot (in writable memory), which at first must hold the address that this returns;
+	 * there the resolver is asked, the slot set, and no register changed. 0: out of reach.
+	 */
+	uint32_t resolve_size;
+	uint64_t (*resolve_encode)(uint8_t *buf, uint64_t at, uint64_t slot, uint64_t resolver);
+
 	enum reloc_need (*reloc_need)(uint32_t type);
 	/* Bytes that the relocation's field has; 0: none. */
 	size_t (*reloc_size)(uint32_t type);

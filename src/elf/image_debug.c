@@ -94,19 +94,40 @@ static struct suture_error *check_belongs(const struct search *s, int fd, Elf *e
 	return NULL;
 }
 
+/*
+ * `strip -g` leaves the image its symbols without the names of the files they are from: the debug
+ * file's table is taken when it has more.
+ */
+static struct suture_error *adopt_symbols(struct image *image, Elf *elf)
+{
+	struct image own = {.symbols = {image->symbols.at, image->symbols.n, image->symbols.room}};
+
+	image->symbols.at = NULL;
+	image->symbols.n = image->symbols.room = 0;
+	struct suture_error *err = image_read_symbols(image, elf);
+	if (!err && image->symbols.n > own.symbols.n) {
+		vec_free(&own.symbols);
+		return NULL;
+	}
+	vec_free(&image->symbols);
+	image->symbols.at = own.symbols.at;
+	image->symbols.n = own.symbols.n;
+	image->symbols.room = own.symbols.room;
+	return err;
+}
+
 /* Takes from the debug file what the image lacks; nothing of use is an error. */
 static struct suture_error *adopt(struct image *image, Elf *elf, Dwarf **ret)
 {
-	bool need_symbols = image->symbols.n == 0;
+	size_t had = image->symbols.n;
 
-	if (need_symbols)
-		TRY(image_read_symbols(image, elf));
-	if (need_symbols && image->symbols.n == 0)
+	TRY(adopt_symbols(image, elf));
+	if (image->symbols.n == 0)
 		return image_bad("no symbols");
 	if (!image->dwarf)
 		*ret = image_dwarf(elf);
-	if (!need_symbols && !*ret)
-		return image_bad("no debug information");
+	if (image->symbols.n == had && !*ret)
+		return image_bad("nothing that the image lacks");
 	return NULL;
 }
 

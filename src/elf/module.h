@@ -129,17 +129,34 @@ struct unwind_row {
  * in memory (a payload's). Rows are cached per pc.
  */
 struct unwind_table;
+/*
+ * Without PT_GNU_EH_FRAME (gcc -static, musl-gcc) the section is found by its looks. An image that
+ * has none gives a table without rows. The table reads through the module's reader, not through
+ * the module.
+ */
 struct suture_error *unwind_table_from_module(
 	const struct module *m, struct unwind_table **ret) MUST_USE;
 struct suture_error *unwind_table_from_eh_frame(const struct reader *reader, remote_addr eh_frame,
 	size_t size, struct unwind_table **ret) MUST_USE;
 void unwind_table_destroy(struct unwind_table *t);
-/* The row in force at remote pc (already minus one for call frames). NULL: no information. */
+static inline void unwind_table_destroyp(struct unwind_table **t)
+{
+	unwind_table_destroy(*t);
+}
+/*
+ * The row in force at remote pc (already minus one for call frames; the caller of a signal frame
+ * is none). NULL: no information. Belongs to the table. Malformed records count as none.
+ */
 const struct unwind_row *unwind_table_row(struct unwind_table *t, remote_addr pc);
 /*
+ * The row of a signal trampoline that has no information, as musl's: the code at pc (not minus one)
+ * is `mov $SYS_rt_sigreturn,%rax; syscall`. NULL: it is not. Static.
+ */
+const struct unwind_row *unwind_sigreturn_row(const struct reader *reader, remote_addr pc);
+/*
  * One step outwards: regs[] (DWARF numbering, regs[16] is the pc) become the caller's. valid is a
- * bit mask of known registers. memory reads go through `stack`. *outermost: the row says that there
- * is no caller.
+ * bit mask of known registers. memory reads go through `stack`. *outermost: there is no caller: the
+ * row says so, or the return address is 0; regs are left alone then. On failure, too.
  */
 struct suture_error *unwind_step(const struct unwind_row *row, const struct reader *stack,
 	uint64_t regs[UNWIND_REGS], uint32_t *valid, bool *outermost) MUST_USE;

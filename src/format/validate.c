@@ -151,6 +151,8 @@ static struct suture_error *check_section_kind(const struct patch_section *s)
 			(unsigned long long)s->flags);
 	if ((s->flags & SHF_WRITE) && (s->flags & SHF_EXECINSTR))
 		return bad("both writable and executable");
+	if ((s->flags & SHF_EXECINSTR) && s->type == SHT_NOBITS)
+		return bad("code without bytes");
 	if (s->align == 0 || s->align > MAX_ALIGN || (s->align & (s->align - 1)))
 		return bad("alignment %llu is no power of two up to %d",
 			(unsigned long long)s->align, MAX_ALIGN);

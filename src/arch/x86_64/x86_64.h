@@ -5,8 +5,9 @@
 
 #include "arch/arch.h"
 
-#define X86_64_DETOUR_SIZE 5 /* jmp rel32 */
-#define X86_64_VENEER_SIZE 6 /* jmp *slot(%rip) */
+#define X86_64_DETOUR_SIZE  5 /* jmp rel32 */
+#define X86_64_VENEER_SIZE  6 /* jmp *slot(%rip) */
+#define X86_64_RESOLVE_SIZE 192
 
 /* insn.c */
 bool x86_64_decode(const uint8_t *code, size_t size, uint64_t address, struct insn *ret);
@@ -21,6 +22,9 @@ bool x86_64_match(struct code_step *step);
 /* detour.c */
 bool x86_64_detour_encode(uint8_t *buf, uint64_t from, uint64_t to);
 bool x86_64_veneer_encode(uint8_t *buf, uint64_t at, uint64_t slot);
+
+/* resolve.c */
+uint64_t x86_64_resolve_encode(uint8_t *buf, uint64_t at, uint64_t slot, uint64_t resolver);
 
 /* reloc.c */
 enum reloc_need x86_64_reloc_need(uint32_t type);

@@ -8,8 +8,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
-
 NOBODY = 65534
 
 
@@ -64,10 +62,14 @@ def require(*capabilities):
     """Inside a test: skip it when something is missing."""
     for cap in capabilities:
         if not have(cap):
+            import pytest  # only here: the benchmarks use this module and do without pytest
+
             pytest.skip(f"needs {cap}")
 
 
 def needs(*capabilities):
     """On a test: @needs("clang", "root")."""
+    import pytest
+
     missing = [cap for cap in capabilities if not have(cap)]
     return pytest.mark.skipif(bool(missing), reason="needs " + ", ".join(missing))

@@ -552,6 +552,9 @@ static void spoil(struct patch *p, int how)
 	case 31:
 		strcpy(p->sections.at[TEXT_PARSE].name, ".suture.x");
 		break;
+	case 33:
+		text_section->type = SHT_NOBITS;
+		break;
 	case 32:
 		p->symbols.at[SYM_HELPER].local = p->symbols.at[SYM_RODATA].local = false;
 		break;
@@ -597,6 +600,7 @@ static void broken_patches_are_not_written(void **state)
 		{SUTURE_ERROR_INPUT, "sections[3] (.data.counter): no image 7"},
 		{SUTURE_ERROR_INPUT, "the name .suture.x is reserved"},
 		{SUTURE_ERROR_INPUT, "a section symbol must be local"},
+		{SUTURE_ERROR_INPUT, "sections[0] (.text.parse): code without bytes"},
 	};
 
 	(void)state;

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Taking a patch out of a process: see recover.h. The same steps serve a revert that was asked for
+ * and the clean-up after a tool that was killed; only what may be found at the sites differs.
+ *
+ * Order: restore the sites in a freeze in which nobody is inside the payload, then unmap. From the
+ * first write on the record says REVERTING; killed anywhere, the next run starts over.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "apply/escape.h"
+#include "apply/recover.h"
+#include "apply/stage.h"
+#include "base/cleanup.h"
+
+static struct suture_error *restore(const struct recovery *r, struct target *target,
+	const struct ledger *ledger, enum commit_kind kind)
+{
+	struct hot_ranges ranges = {};
+	struct commit commit;
+
+	struct suture_error *err = commit_init(&commit, r->process, ledger, kind);
+	if (!err)
+		err = commit_verify(&commit);
+	if (!err)
+		err = hot_payloads(&ranges, ledger);
+	if (!err)
+		err = change_over(
+			&(struct change){target, &ranges, &commit, r->deadline_ns, r->report});
+	commit_deinit(&commit);
+	vec_free(&ranges.v);
+	return err;
+}
+
+/* A thread to borrow may be missing for a moment: all in system calls that cannot be left. */
+static struct suture_error *unmap(const struct recovery *r, const struct ledger *ledger)
+{
+	const struct timespec pause = {.tv_nsec = 5000000};
+
+	for (;;) {
+		struct suture_error *err = unstage(r->process, ledger);
+
+		if (!err)
+			return NULL;
+		if (suture_error_code(err) != SUTURE_ERROR_BUSY || monotonic_ns() >= r->deadline_ns)
+			return error_hint(
+				error_wrap(err,
+					"the code is as it was before, but the payload of "
+					"patch %s is still mapped",
+					ledger->name),
+				"run the same command again to remove it");
+		suture_error_destroy(err);
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* Between the freeze and the unmapping nobody can have entered: no detour leads there any more. */
+struct suture_error *take_out(
+	const struct recovery *r, struct target *target, const struct ledger *ledger)
+{
+	switch (ledger->state) {
+	case LEDGER_STAGED:
+		break;
+	case LEDGER_APPLIED:
+		TRY(escape_check(target, ledger));
+		TRY(restore(r, target, ledger, COMMIT_REVERT));
+		break;
+	default:
+		TRY(escape_check(target, ledger));
+		TRY(restore(r, target, ledger, COMMIT_RECOVER));
+		break;
+	}
+	return unmap(r, ledger);
+}
+
+static const struct ledger *find_interrupted(const struct target *target)
+{
+	vec_foreach (ledger, &target->ledgers.v) {
+		if ((*ledger)->state != LEDGER_APPLIED)
+			return *ledger;
+	}
+	return NULL;
+}
+
+struct suture_error *look_and_recover(
+	const struct recovery *r, struct target **ret, char **ret_undone)
+{
+	_cleanup_free_ char *undone = NULL;
+
+	for (;;) {
+		_cleanup_(target_destroyp) struct target *target = NULL;
+
+		TRY(target_look(r->ctx, r->process, &target));
+		const struct ledger *ledger = find_interrupted(target);
+		if (!ledger) {
+			*ret = take(target);
+			*ret_undone = take(undone);
+			return NULL;
+		}
+		log_info(r->ctx, "process %d (%s): undoing an interrupted operation on patch %s",
+			r->process->pid, r->process->comm, ledger->name);
+		TRY(error_wrap(take_out(r, target, ledger),
+			"undoing an interrupted operation on patch %s", ledger->name));
+		free(undone);
+		undone = strdup(ledger->name);
+		if (!undone)
+			return error_nomem();
+	}
+}

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a fix and a recorded build to the units that the fix reaches, each compiled without and
+ * with it: capture_units() of unit.h. Candidates are found by looking at #include lines; the
+ * compiler then says which of them really read a changed file. What no unit reads is set aside
+ * with a note, but never a file that a target is known to be made from.
+ */
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "build/capture.h"
+#include "build/path.h"
+
+void units_deinit(struct units *units)
+{
+	vec_foreach (unit, &units->v) {
+		free(unit->source);
+		free(unit->name);
+		free(unit->directory);
+		free(unit->output);
+		free(unit->compiler);
+		free(unit->before);
+		free(unit->after);
+	}
+	vec_free(&units->v);
+	vec_foreach (note, &units->notes)
+		free(*note);
+	vec_free(&units->notes);
+	if (units->work_dir)
+		path_remove_tree(units->work_dir);
+	free(units->work_dir);
+	*units = (struct units){};
+}
+
+static void capture_deinit(struct capture *cap)
+{
+	free(cap->temp_dir);
+	free(cap->object_dir);
+	changes_deinit(&cap->changes);
+	diff_deinit(&cap->diff);
+	compdb_deinit(&cap->db);
+	root_deinit(&cap->root);
+	strings_deinit(&cap->changed);
+	coverage_deinit(&cap->coverage);
+	shadow_deinit(&cap->shadow);
+	vec_foreach (tree, &cap->trees)
+		tree_deinit(tree);
+	vec_free(&cap->trees);
+	free(cap->in_target);
+	free(cap->affected);
+}
+
+struct suture_error *capture_note(struct capture *cap, const char *fmt, ...)
+{
+	va_list ap;
+	char *text;
+
+	va_start(ap, fmt);
+	int n = vasprintf(&text, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		return error_nomem();
+	log_info(cap->ctx, "%s", text);
+	if (vec_push(&cap->units->notes, text))
+		return NULL;
+	free(text);
+	return error_nomem();
+}
+
+/* ---- reading ---- */
+
+static struct suture_error *make_work_dir(struct capture *cap)
+{
+	const char *tmp = getenv("TMPDIR");
+	_cleanup_free_ char *template = NULL, *dir = NULL;
+
+	if (asprintf(&template, "%s/suture-build-XXXXXX", tmp && *tmp ? tmp : "/tmp") < 0) {
+		template = NULL;
+		return error_nomem();
+	}
+	if (!mkdtemp(template))
+		return error_errno(errno, "cannot create a directory like %s", template);
+	/* The compiler must see one name for it. */
+	dir = realpath(template, NULL);
+	cap->units->work_dir = dir ? take(dir) : take(template);
+	cap->temp_dir = path_join(cap->units->work_dir, "tmp");
+	cap->object_dir = path_join(cap->units->work_dir, "obj");
+	if (!cap->temp_dir || !cap->object_dir)
+		return error_nomem();
+	TRY(path_make_directory(cap->temp_dir));
+	return path_make_directory(cap->object_dir);
+}
+
+/* A fix without any change is nothing to do; text without a diff is a mistake. */
+static struct suture_error *read_diff(struct capture *cap)
+{
+	TRY(diff_read(cap->options->diff, &cap->diff));
+	if (cap->diff.files.n)
+		return NULL;
+	if (!cap->diff.n_lines)
+		return error_create(
+			SUTURE_ERROR_NO_CHANGE, "%s is empty: nothing to do", cap->options->diff);
+	return error_create(SUTURE_ERROR_DIFF, "%s holds no unified diff", cap->options->diff);
+}
+
+static struct suture_error *collect_changes(struct capture *cap)
+{
+	TRY(changes_collect(&cap->diff, &cap->root, &cap->changes));
+	vec_foreach (change, &cap->changes.v) {
+		if (change->parts.n || change->deleted)
+			TRY(strings_add(&cap->changed, change->physical));
+	}
+	if (!cap->changed.v.n)
+		return error_create(SUTURE_ERROR_NO_CHANGE, "%s changes no content of any file",
+			cap->options->diff);
+	return NULL;
+}
+
+static bool in_trees(const struct capture *cap, const char *path)
+{
+	vec_foreach (tree, &cap->trees) {
+		if (path_under(path, tree->root))
+			return true;
+	}
+	return false;
+}
+
+static struct suture_error *add_tree(struct capture *cap, const char *root)
+{
+	struct tree tree;
+
+	TRY(tree_read(root, cap->units->work_dir, &tree));
+	log_debug(cap->ctx, "%s: %zu files", root, tree.entries.n);
+	if (vec_push(&cap->trees, tree))
+		return NULL;
+	tree_deinit(&tree);
+	return error_nomem();
+}
+
+static int by_length(const void *a, const void *b)
+{
+	size_t la = strlen(*(char *const *)a), lb = strlen(*(char *const *)b);
+
+	return la < lb ? -1 : la > lb;
+}
+
+/* The source root, and every directory outside it where a compiler ran (outermost ones). */
+static struct suture_error *read_trees(struct capture *cap)
+{
+	_cleanup_strmap_ struct strmap seen = {};
+	_cleanup_strings_ struct strings dirs = {};
+
+	TRY(add_tree(cap, cap->root.path));
+	vec_foreach (cmd, &cap->db.commands) {
+		size_t before = seen.n;
+
+		if (!strmap_add(&seen, cmd->directory, 0))
+			return error_nomem();
+		if (seen.n != before)
+			TRY(strings_take(&dirs, path_physical(cmd->directory)));
+	}
+	if (dirs.v.n)
+		qsort(dirs.v.at, dirs.v.n, sizeof(*dirs.v.at), by_length);
+	vec_foreach (dir, &dirs.v) {
+		if (!in_trees(cap, *dir))
+			TRY(add_tree(cap, *dir));
+	}
+	return NULL;
+}
+
+static struct suture_error *read_all(struct capture *cap)
+{
+	const struct capture_options *options = cap->options;
+
+	TRY(read_diff(cap));
+	TRY(compdb_read(options->compdb, &cap->db));
+	TRY(root_find(&cap->diff, &cap->db, options->source_root, &cap->root));
+	log_info(cap->ctx, "source root %s, stripping %u components", cap->root.path,
+		cap->root.level);
+	TRY(collect_changes(cap));
+	cap->in_target = calloc(cap->db.commands.n, sizeof(bool));
+	cap->affected = calloc(cap->db.commands.n, sizeof(bool));
+	if (!cap->in_target || !cap->affected)
+		return error_nomem();
+	TRY(make_work_dir(cap));
+	TRY(read_trees(cap));
+	TRY(coverage_read(options->targets, options->n_targets, &cap->coverage));
+	return coverage_match(&cap->coverage, &cap->db, cap->root.path, cap->in_target);
+}
+
+/* ---- what the fix reaches ---- */
+
+static bool is_changed_source(const struct capture *cap, size_t command)
+{
+	return changes_find(&cap->changes, cap->db.commands.at[command].physical) != NULL;
+}
+
+static size_t count_affected(const struct capture *cap)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < cap->db.commands.n; i++)
+		n += cap->affected[i];
+	return n;
+}
+
+/* Units that no target holds: their tests and tools. */
+static struct suture_error *drop_foreign_units(struct capture *cap)
+{
+	size_t n = 0;
+	const char *first = NULL;
+
+	for (size_t i = 0; i < cap->db.commands.n; i++) {
+		if (!cap->affected[i] || cap->in_target[i])
+			continue;
+		cap->affected[i] = false;
+		log_debug(cap->ctx, "%s is part of no target", cap->db.commands.at[i].file);
+		if (!is_changed_source(cap, i))
+			continue;
+		n++;
+		first = first ? first : cap->db.commands.at[i].file;
+	}
+	if (!n)
+		return NULL;
+	return capture_note(
+		cap, "%s%s: part of no target, left out", first, n > 1 ? " and other units" : "");
+}
+
+/* The trees that the affected units need. */
+static struct suture_error *build_shadow(struct capture *cap)
+{
+	TRY(shadow_init(&cap->shadow, cap->units->work_dir));
+	for (size_t t = 0; t < cap->trees.n; t++) {
+		bool needed = t == 0;
+
+		for (size_t i = 0; i < cap->db.commands.n && !needed; i++) {
+			_cleanup_free_ char *dir = NULL;
+
+			if (!cap->affected[i])
+				continue;
+			dir = path_physical(cap->db.commands.at[i].directory);
+			needed = !dir || path_under(dir, cap->trees.at[t].root);
+		}
+		if (needed)
+			TRY(shadow_add(&cap->shadow, &cap->trees.at[t]));
+	}
+	return shadow_build(&cap->shadow);
+}
+
+/* A command that cannot be run must not be asked, and not be left out in silence either. */
+static struct suture_error *check_broken(const struct capture *cap)
+{
+	for (size_t i = 0; i < cap->db.commands.n; i++) {
+		struct command *cmd = &cap->db.commands.at[i];
+
+		if (!cap->affected[i] || !cmd->broken)
+			continue;
+		struct suture_error *err = cmd->broken;
+		cmd->broken = NULL;
+		return error_wrap(err, "the fix may reach %s", cmd->file);
+	}
+	return NULL;
+}
+
+static bool only_sources_changed(const struct capture *cap)
+{
+	vec_foreach (change, &cap->changes.v) {
+		if (!change->reached && change->existed)
+			return false;
+	}
+	for (size_t i = 0; i < cap->db.commands.n; i++) {
+		if (cap->affected[i] && !is_changed_source(cap, i))
+			return false;
+	}
+	return true;
+}
+
+/* Which candidates do read what the fix touches? No compiler runs when sources say it all. */
+static struct suture_error *confirm_candidates(struct capture *cap)
+{
+	_cleanup_free_ bool *ask = calloc(cap->db.commands.n, sizeof(bool));
+
+	if (!ask)
+		return error_nomem();
+	for (size_t i = 0; i < cap->db.commands.n; i++) {
+		struct change *change =
+			changes_find(&cap->changes, cap->db.commands.at[i].physical);
+
+		if (cap->affected[i] && change)
+			change->reached = true;
+		/* Not preprocessed: it includes nothing. */
+		if (strcmp(path_extension(cap->db.commands.at[i].file), ".s") == 0)
+			cap->affected[i] = false;
+	}
+	if (only_sources_changed(cap))
+		return NULL;
+	memcpy(ask, cap->affected, cap->db.commands.n * sizeof(bool));
+	return capture_confirm(cap, SHADOW_BEFORE, ask);
+}
+
+/* ---- what is set aside ---- */
+
+static bool is_build_file(const char *path)
+{
+	static const char *const names[] = {"Makefile", "GNUmakefile", "CMakeLists.txt",
+		"configure", "meson.build", "meson_options.txt", "SConstruct", "BUILD"};
+	static const char *const extensions[] = {
+		".am", ".ac", ".in", ".mk", ".cmake", ".m4", ".map", ".sym", ".ver", ".ld"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(path_basename(path), names[i]) == 0)
+			return true;
+	}
+	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
+		if (strcmp(path_extension(path), extensions[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Made into C by a program that we do not run: the fix would not arrive. */
+static bool is_generator_input(const char *path)
+{
+	static const char *const extensions[] = {
+		".y", ".yy", ".l", ".ll", ".lex", ".gperf", ".rl", ".re", ".pidl", ".proto"};
+
+	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
+		if (strcmp(path_extension(path), extensions[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A header that the build copies somewhere is used from there: find the copy. */
+static struct suture_error *check_copies(const struct capture *cap, const struct change *change)
+{
+	_cleanup_free_ char *data = NULL;
+	size_t size;
+
+	TRY(path_read_file(change->physical, DIFF_MAX_SIZE, &data, &size));
+	vec_foreach (tree, &cap->trees) {
+		vec_foreach (entry, &tree->entries) {
+			_cleanup_free_ char *other = NULL;
+			size_t other_size;
+
+			if (entry->type != DT_REG || strcmp(entry->path, change->physical) == 0 ||
+				strcmp(path_basename(entry->path),
+					path_basename(change->physical)) != 0)
+				continue;
+			TRY(path_read_file(entry->path, DIFF_MAX_SIZE, &other, &other_size));
+			if (size && size == other_size && memcmp(data, other, size) == 0)
+				return error_create(SUTURE_ERROR_UNSUPPORTED,
+					"%s: no unit reads this file, but there is a copy of it, "
+					"%s: a build that copies sources is not supported",
+					change->below, entry->path);
+		}
+	}
+	return NULL;
+}
+
+static bool can_be_included(const char *path)
+{
+	static const char *const extensions[] = {".h", ".hh", ".hpp", ".inc", ".def", ".c"};
+
+	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
+		if (strcmp(path_extension(path), extensions[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+static struct suture_error *set_aside(struct capture *cap, const struct change *change)
+{
+	if (is_generator_input(change->below) && !cap->coverage.complete)
+		return error_hint(error_create(SUTURE_ERROR_UNSUPPORTED,
+					  "%s: the input of a generator is changed", change->below),
+			"make the diff of the generated source");
+	if (change->existed && can_be_included(change->below))
+		TRY(check_copies(cap, change));
+	if (is_build_file(change->below))
+		return capture_note(cap,
+			"%s: set aside (a change of how things are built cannot be live patched)",
+			change->below);
+	return capture_note(
+		cap, "%s: set aside, no unit of the target is compiled from it", change->below);
+}
+
+/* Nothing of a target may be missed, and what is set aside is said. */
+static struct suture_error *account_for_changes(struct capture *cap)
+{
+	vec_foreach (change, &cap->changes.v) {
+		if (!change->parts.n && !change->deleted)
+			continue;
+		TRY(coverage_check(&cap->coverage, change->physical, change->below));
+		if (!change->reached)
+			TRY(set_aside(cap, change));
+	}
+	return NULL;
+}
+
+/* ---- what cannot be compiled into a live patch ---- */
+
+static struct suture_error *check_supported(const struct command *cmd)
+{
+	if (cmd->lto)
+		return error_hint(
+			error_create(SUTURE_ERROR_UNSUPPORTED,
+				"%s was built with link-time optimization (-flto), which is not "
+				"supported yet",
+				cmd->file),
+			"the running code came out of the linker: there is no object to compare "
+			"it with");
+	switch (cmd->language) {
+	case LANGUAGE_C:
+		return NULL;
+	case LANGUAGE_CXX:
+		return error_create(SUTURE_ERROR_UNSUPPORTED,
+			"%s is C++, which is not supported yet", cmd->file);
+	case LANGUAGE_ASSEMBLER:
+		return error_create(SUTURE_ERROR_UNSUPPORTED,
+			"%s is assembler source, which is not supported", cmd->file);
+	case LANGUAGE_OTHER:
+		break;
+	}
+	return error_create(SUTURE_ERROR_UNSUPPORTED, "%s is not C source", cmd->file);
+}
+
+/* All affected units, or (early) only those whose own source is changed. */
+static struct suture_error *check_all_supported(const struct capture *cap, bool early)
+{
+	for (size_t i = 0; i < cap->db.commands.n; i++) {
+		if (cap->affected[i] && (!early || is_changed_source(cap, i)))
+			TRY(check_supported(&cap->db.commands.at[i]));
+	}
+	return NULL;
+}
+
+/* ---- all of it ---- */
+
+static struct suture_error *nothing_reached(struct capture *cap)
+{
+	TRY(account_for_changes(cap));
+	return error_create(SUTURE_ERROR_NO_CHANGE,
+		"the fix reaches no unit of the target: nothing to patch (first file: %s)",
+		cap->changes.v.at[0].below);
+}
+
+static bool brings_files(const struct capture *cap)
+{
+	vec_foreach (change, &cap->changes.v) {
+		if (change->applied && !change->existed && !change->reached)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A file that the fix brings may be read by units that nothing else in the fix touches, where it
+ * takes the place of another file of that name.
+ */
+static struct suture_error *confirm_new_files(struct capture *cap, const bool *candidates)
+{
+	_cleanup_free_ bool *ask = calloc(cap->db.commands.n, sizeof(bool));
+
+	if (!ask)
+		return error_nomem();
+	if (!brings_files(cap))
+		return NULL;
+	memcpy(ask, candidates, cap->db.commands.n * sizeof(bool));
+	return capture_confirm(cap, SHADOW_AFTER, ask);
+}
+
+static struct suture_error *run(struct capture *cap)
+{
+	_cleanup_free_ bool *candidates = NULL;
+	size_t n;
+
+	TRY(read_all(cap));
+	n = cap->db.commands.n;
+	TRY(includes_find(
+		&cap->db, NULL, cap->trees.at, cap->trees.n, &cap->changed, cap->affected));
+	TRY(drop_foreign_units(cap));
+	log_info(cap->ctx, "%zu of %zu recorded units may be reached", count_affected(cap), n);
+	if (!count_affected(cap))
+		return nothing_reached(cap);
+	TRY(check_broken(cap));
+	TRY(check_all_supported(cap, true));
+	candidates = calloc(n, sizeof(bool));
+	if (!candidates)
+		return error_nomem();
+	memcpy(candidates, cap->affected, n * sizeof(bool));
+	TRY(build_shadow(cap));
+	TRY(confirm_candidates(cap));
+	TRY(changes_apply(&cap->changes));
+	TRY(changes_write(&cap->changes, &cap->shadow));
+	TRY(confirm_new_files(cap, candidates));
+	if (!count_affected(cap))
+		return nothing_reached(cap);
+	TRY(account_for_changes(cap));
+	TRY(check_all_supported(cap, false));
+	return capture_compile(cap);
+}
+
+struct suture_error *capture_units(
+	struct suture *ctx, const struct capture_options *options, struct units *ret)
+{
+	struct units units = {};
+	struct capture cap = {.ctx = ctx, .options = options, .units = &units};
+	struct suture_error *err = run(&cap);
+
+	capture_deinit(&cap);
+	if (err) {
+		units_deinit(&units);
+		return err;
+	}
+	*ret = units;
+	return NULL;
+}

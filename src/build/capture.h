@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stages of capture_units() (unit.h) and what they hand to each other:
+ *
+ *   capture.c          reading, finding the units that the fix reaches, notes
+ *   capture_compile.c  compiling them on both sides
+ */
+#ifndef BUILD_CAPTURE_H
+#define BUILD_CAPTURE_H
+
+#include "build/cflags.h"
+#include "build/changes.h"
+#include "build/compdb.h"
+#include "build/coverage.h"
+#include "build/includes.h"
+#include "build/jobs.h"
+#include "build/root.h"
+#include "build/shadow.h"
+#include "build/unit.h"
+
+struct capture {
+	struct suture *ctx;
+	const struct capture_options *options;
+	struct units *units; /* the result, its work_dir and notes */
+	char *temp_dir;	     /* TMPDIR of the compilers */
+	char *object_dir;
+	struct diff diff;
+	struct compdb db;
+	struct source_root root;
+	struct changes changes;
+	struct strings changed; /* physical paths that the fix touches */
+	struct coverage coverage;
+	VEC(struct tree) trees; /* [0]: the source root */
+	struct shadow shadow;
+	bool *in_target; /* per command */
+	bool *affected;	 /* per command: candidates first, then only what the fix reaches */
+};
+
+/* One sentence for the report. */
+struct suture_error *capture_note(struct capture *cap, const char *fmt, ...) MUST_USE PRINTF(2, 3);
+
+/* Where the compiler runs on that side: the recorded directory. */
+struct suture_error *capture_directory(
+	const struct capture *cap, const struct command *cmd, int side, char **ret) MUST_USE;
+/* The original physical path of a file that a compile on that side read as `name`. */
+char *capture_original(
+	const struct capture *cap, int side, const char *directory, const char *name);
+
+/*
+ * Ask the compiler which files the commands `ask` read on that side: changes among them are
+ * `reached`, commands that read one are affected. On the before side the others are not.
+ */
+struct suture_error *capture_confirm(struct capture *cap, int side, const bool *ask) MUST_USE;
+/* Compile every affected unit on both sides into cap->units. */
+struct suture_error *capture_compile(struct capture *cap) MUST_USE;
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which recorded compiles might read a changed file? Answered by looking at #include lines, so
+ * that no compiler runs for units that the fix does not reach. Names are matched by their ends
+ * ("sub/x.h" may be any .../sub/x.h of the trees), and an #include whose name is computed by a
+ * macro may be anything: the answer holds every unit that does, and some that do not.
+ */
+#ifndef BUILD_INCLUDES_H
+#define BUILD_INCLUDES_H
+
+#include "build/compdb.h"
+#include "build/shadow.h"
+
+/*
+ * `changed`: absolute physical paths, which need not exist (files that the fix brings).
+ * ret[i] is set for command i when it might include one of them, or its source is one of them.
+ * `wanted` (may be NULL): commands to look at.
+ */
+struct suture_error *includes_find(const struct compdb *db, const bool *wanted,
+	const struct tree *trees, size_t n_trees, const struct strings *changed,
+	bool *ret) MUST_USE;
+
+/* The files that a dependency file (-MD) names, as it names them. */
+struct suture_error *includes_read_deps(const char *path, struct strings *ret) MUST_USE;
+
+#endif
