@@ -376,7 +376,7 @@ static bool show_string(
 	while (n < MAX_STRING && n < to->size - at && isprint((unsigned char)text[n]))
 		n++;
 	bool cut = n == MAX_STRING;
-	if (n < 2 || (!cut && (n == to->size - at || (text[n] && text[n] != '\n'))))
+	if (n < 1 || (!cut && (n == to->size - at || (text[n] && text[n] != '\n'))))
 		return true;
 	if (asprintf(&with, "%s  # \"%.*s\"%s", line->text, (int)n, text,
 		    cut || text[n] ? "..." : "") < 0)

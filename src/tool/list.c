@@ -91,7 +91,7 @@ static int list_one(struct suture *ctx, pid_t pid, const struct args *args, bool
 	} else if (args->json) {
 		json_array_append_new(all, json_listing(pid, listing, err, status));
 	} else if (err) {
-		print_error(err, process_name(pid, "").text);
+		print_process_error(err, pid, "");
 		print_hint(err);
 	} else {
 		print_listing(listing, args);

@@ -161,13 +161,28 @@ static const char *result_word(const struct job *job, int status)
 	}
 }
 
+/* The library says "process 4711 (heartbeatd)" where it matters; once is enough. */
+static bool names_process(const struct suture_error *err, pid_t pid)
+{
+	char words[32];
+	int n = snprintf(words, sizeof(words), "process %d", (int)pid);
+	const char *at = strstr(suture_error_message(err), words);
+
+	return at && (at[n] < '0' || at[n] > '9');
+}
+
+void print_process_error(const struct suture_error *err, pid_t pid, const char *comm)
+{
+	print_error(err, names_process(err, pid) ? NULL : process_name(pid, comm).text);
+}
+
 static void print_result(const struct job *job, pid_t pid, const struct suture_report *report,
 	const struct suture_error *err, bool quiet)
 {
 	const char *comm = report ? report->comm : "";
 
 	if (err) {
-		print_error(err, process_name(pid, comm).text);
+		print_process_error(err, pid, comm);
 		if (report)
 			print_blockers(report);
 		print_hint(err);

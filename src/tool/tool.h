@@ -172,6 +172,8 @@ int job_run(struct suture *ctx, const struct job *job, struct args *args);
 
 /* "2 functions in 1 image, 9 threads frozen for 84 us, 1 attempt, 7.9 ms in all" */
 void print_report(const struct suture_report *report);
+/* print_error(), with the process in front unless the message names it. */
+void print_process_error(const struct suture_error *err, pid_t pid, const char *comm);
 void print_blockers(const struct suture_report *report);
 json_t *json_report(const struct suture_report *report);
 /* Each pid once, in order. */
