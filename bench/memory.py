@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from figures import Figure, Samples
 from workshop import BenchError, Victim
@@ -93,7 +92,7 @@ def compile_unit(directory, u):
 def ballast(directory, wanted):
     """One object file with at least `wanted` bytes of DWARF; kept for the next run."""
     gcc = subprocess.run(["gcc", "--version"], check=True, capture_output=True).stdout
-    key = hashlib.sha256(gcc + Path(__file__).read_bytes() + str(wanted).encode()).hexdigest()
+    key = hashlib.sha256(gcc + " ".join(FLAGS).encode() + unit(0).encode()).hexdigest()
     name = f"ballast-{wanted // MIB}-"
     kept = directory / f"{name}{key[:16]}.o"
     if kept.exists():
