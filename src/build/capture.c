@@ -207,6 +207,28 @@ static size_t count_affected(const struct capture *cap)
 	return n;
 }
 
+/*
+ * Units that may read what the fix touches. One that a target is made from and that nobody can
+ * compile must not be missed; which header it really reads cannot be asked then.
+ */
+static struct suture_error *find_candidates(struct capture *cap)
+{
+	_cleanup_strings_ struct strings others = {};
+	_cleanup_free_ bool *reached = NULL;
+
+	TRY(coverage_unrecorded(&cap->coverage, &others));
+	reached = calloc(others.v.n + 1, sizeof(bool));
+	if (!reached)
+		return error_nomem();
+	TRY(includes_find(&cap->db, &others, cap->trees.at, cap->trees.n, &cap->changed,
+		cap->affected, reached));
+	for (size_t i = 0; i < others.v.n; i++) {
+		if (reached[i])
+			return coverage_missing(others.v.at[i], cap->changes.v.at[0].below);
+	}
+	return NULL;
+}
+
 /* Units that no target holds: their tests and tools. */
 static struct suture_error *drop_foreign_units(struct capture *cap)
 {
@@ -480,8 +502,8 @@ static struct suture_error *run(struct capture *cap)
 
 	TRY(read_all(cap));
 	n = cap->db.commands.n;
-	TRY(includes_find(
-		&cap->db, NULL, cap->trees.at, cap->trees.n, &cap->changed, cap->affected));
+	TRY(check_cancelled(cap->ctx));
+	TRY(find_candidates(cap));
 	TRY(drop_foreign_units(cap));
 	log_info(cap->ctx, "%zu of %zu recorded units may be reached", count_affected(cap), n);
 	if (!count_affected(cap))
@@ -492,6 +514,7 @@ static struct suture_error *run(struct capture *cap)
 	if (!candidates)
 		return error_nomem();
 	memcpy(candidates, cap->affected, n * sizeof(bool));
+	TRY(check_cancelled(cap->ctx));
 	TRY(build_shadow(cap));
 	TRY(confirm_candidates(cap));
 	TRY(changes_apply(&cap->changes));

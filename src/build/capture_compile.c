@@ -168,7 +168,7 @@ static struct suture_error *check_jobs(const struct capture *cap, const struct t
 static struct suture_error *run_tasks(struct capture *cap, struct tasks *tasks)
 {
 	log_jobs(cap, &tasks->jobs);
-	TRY(jobs_run(&tasks->jobs, cap->temp_dir));
+	TRY(jobs_run(cap->ctx, &tasks->jobs, cap->temp_dir));
 	vec_foreach (job, &tasks->jobs.v)
 		cap->units->compile_seconds += job->done ? job->seconds : 0;
 	return check_jobs(cap, tasks);

@@ -234,13 +234,12 @@ static bool is_same_file(
 	       path_ends_with(dwarf_path, below);
 }
 
-static struct suture_error *missing(const struct coverage_unit *unit, const char *below)
+struct suture_error *coverage_missing(const char *source, const char *below)
 {
-	return error_hint(
-		error_create(SUTURE_ERROR_COMPDB,
-			"%s has a unit %s that the fix reaches (by %s), but the compilation "
-			"database has no command for it",
-			unit->image, unit->path, below),
+	return error_hint(error_create(SUTURE_ERROR_COMPDB,
+				  "the fix (%s) reaches %s, which is part of the target, but the "
+				  "compilation database has no command for it",
+				  below, source),
 		"record the whole build again: make clean, then bear -- make");
 }
 
@@ -253,7 +252,7 @@ static struct suture_error *check_unit(const struct coverage *cov, const struct 
 	size_t n;
 
 	if (is_same_file(cov, unit->path, path, below))
-		return missing(unit, below);
+		return coverage_missing(unit->path, below);
 	if (dwarf_getsrcfiles(&die, &files, &n) != 0)
 		return NULL; /* no line table: assembler without debug information */
 	for (size_t i = 0; i < n; i++) {
@@ -261,7 +260,7 @@ static struct suture_error *check_unit(const struct coverage *cov, const struct 
 		_cleanup_free_ char *file = name ? path_join(dir ? dir : "/", name) : NULL;
 
 		if (file && is_same_file(cov, file, path, below))
-			return missing(unit, below);
+			return coverage_missing(unit->path, below);
 	}
 	return NULL;
 }
@@ -271,6 +270,15 @@ struct suture_error *coverage_check(const struct coverage *cov, const char *path
 	vec_foreach (unit, &cov->units) {
 		if (!unit->recorded)
 			TRY(check_unit(cov, unit, path, below));
+	}
+	return NULL;
+}
+
+struct suture_error *coverage_unrecorded(const struct coverage *cov, struct strings *ret)
+{
+	vec_foreach (unit, &cov->units) {
+		if (!unit->recorded && path_is_file(unit->path))
+			TRY(strings_take(ret, path_physical(unit->path)));
 	}
 	return NULL;
 }

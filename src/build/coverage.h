@@ -38,10 +38,17 @@ void coverage_deinit(struct coverage *cov);
 struct suture_error *coverage_match(
 	struct coverage *cov, const struct compdb *db, const char *root, bool *ret) MUST_USE;
 /*
+ * Sources of units without recorded command that are at hand (physical paths), for a look at what
+ * they include.
+ */
+struct suture_error *coverage_unrecorded(const struct coverage *cov, struct strings *ret) MUST_USE;
+/*
  * COMPDB when a unit without recorded command is compiled from `path` (physical, `below` the
  * source root) or has code or declarations from it.
  */
 struct suture_error *coverage_check(
 	const struct coverage *cov, const char *path, const char *below) MUST_USE;
+/* That error, for a source that coverage_unrecorded() told. */
+struct suture_error *coverage_missing(const char *source, const char *below) MUST_USE;
 
 #endif

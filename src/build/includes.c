@@ -305,35 +305,62 @@ static struct suture_error *walk_back(struct scan *scan, const struct strings *c
 	return NULL;
 }
 
-static struct suture_error *run(struct scan *scan, const struct compdb *db, const bool *wanted,
-	const struct tree *trees, size_t n_trees, const struct strings *changed, bool *ret)
+/* What a call of includes_find() is about. */
+struct question {
+	const struct compdb *db;
+	const struct strings *others;
+	const struct tree *trees;
+	size_t n_trees;
+	const struct strings *changed;
+};
+
+static struct suture_error *add_sources(struct scan *scan, const struct question *q)
 {
 	_cleanup_strmap_ struct strmap seen = {};
 	size_t node;
 
-	TRY(add_trees(scan, trees, n_trees));
-	vec_foreach (path, &changed->v)
+	vec_foreach (cmd, &q->db->commands)
+		TRY(add_command(scan, cmd, q->trees, q->n_trees, &seen));
+	vec_foreach (path, &q->others->v) {
 		TRY(add_node(scan, *path, &node));
-	for (size_t i = 0; i < db->commands.n; i++) {
-		if (!wanted || wanted[i])
-			TRY(add_command(scan, &db->commands.at[i], trees, n_trees, &seen));
-	}
-	while (scan->todo.n)
-		TRY(scan_file(scan, scan->todo.at[--scan->todo.n]));
-	TRY(walk_back(scan, changed));
-	for (size_t i = 0; i < db->commands.n; i++) {
-		const size_t *at = strmap_find(&scan->by_path, db->commands.at[i].physical);
-
-		ret[i] = at && (!wanted || wanted[i]) && scan->nodes.at[*at].reaches;
+		TRY(visit(scan, node));
 	}
 	return NULL;
 }
 
-struct suture_error *includes_find(const struct compdb *db, const bool *wanted,
-	const struct tree *trees, size_t n_trees, const struct strings *changed, bool *ret)
+static bool reaches(const struct scan *scan, const char *path)
+{
+	const size_t *at = strmap_find(&scan->by_path, path);
+
+	return at && scan->nodes.at[*at].reaches;
+}
+
+static struct suture_error *answer(
+	struct scan *scan, const struct question *q, bool *ret, bool *ret_others)
+{
+	size_t node;
+
+	TRY(add_trees(scan, q->trees, q->n_trees));
+	vec_foreach (path, &q->changed->v)
+		TRY(add_node(scan, *path, &node));
+	TRY(add_sources(scan, q));
+	while (scan->todo.n)
+		TRY(scan_file(scan, scan->todo.at[--scan->todo.n]));
+	TRY(walk_back(scan, q->changed));
+	for (size_t i = 0; i < q->db->commands.n; i++)
+		ret[i] = reaches(scan, q->db->commands.at[i].physical);
+	for (size_t i = 0; i < q->others->v.n; i++)
+		ret_others[i] = reaches(scan, q->others->v.at[i]);
+	return NULL;
+}
+
+struct suture_error *includes_find(const struct compdb *db, const struct strings *others,
+	const struct tree *trees, size_t n_trees, const struct strings *changed, bool *ret,
+	bool *ret_others)
 {
 	struct scan scan = {};
-	struct suture_error *err = run(&scan, db, wanted, trees, n_trees, changed, ret);
+	struct question question = {db, others, trees, n_trees, changed};
+	struct suture_error *err = answer(&scan, &question, ret, ret_others);
 
 	scan_deinit(&scan);
 	return err;

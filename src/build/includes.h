@@ -13,12 +13,12 @@
 
 /*
  * `changed`: absolute physical paths, which need not exist (files that the fix brings).
- * ret[i] is set for command i when it might include one of them, or its source is one of them.
- * `wanted` (may be NULL): commands to look at.
+ * ret[i] is set for command i when it might include one of them, or its source is one of them;
+ * ret_others[i] the same for `others`, physical paths of sources whose command is not known.
  */
-struct suture_error *includes_find(const struct compdb *db, const bool *wanted,
-	const struct tree *trees, size_t n_trees, const struct strings *changed,
-	bool *ret) MUST_USE;
+struct suture_error *includes_find(const struct compdb *db, const struct strings *others,
+	const struct tree *trees, size_t n_trees, const struct strings *changed, bool *ret,
+	bool *ret_others) MUST_USE;
 
 /* The files that a dependency file (-MD) names, as it names them. */
 struct suture_error *includes_read_deps(const char *path, struct strings *ret) MUST_USE;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,11 +12,13 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "build/jobs.h"
 #include "build/path.h"
 
-#define MAX_PARALLEL 64
-#define LOG_MAX	     4096 /* bytes of a compiler's messages that are reported */
+#define MAX_PARALLEL   64
+#define CANCEL_POLL_MS 200  /* a cancelling signal may have interrupted another thread */
+#define LOG_MAX	       4096 /* bytes of a compiler's messages that are reported */
 
 extern char **environ;
 
@@ -98,7 +101,10 @@ static int add_actions(posix_spawn_file_actions_t *actions, const struct job *jo
 	return rc;
 }
 
-/* The caller's signal mask and ignored signals are none of the compiler's business. */
+/*
+ * The caller's signal mask and ignored signals are none of the compiler's business. Each gets a
+ * process group: a compiler driver has children of its own, which end with it.
+ */
 static int set_attributes(posix_spawnattr_t *attr)
 {
 	sigset_t none, defaults;
@@ -111,7 +117,10 @@ static int set_attributes(posix_spawnattr_t *attr)
 	if (!rc)
 		rc = posix_spawnattr_setsigdefault(attr, &defaults);
 	if (!rc)
-		rc = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+		rc = posix_spawnattr_setpgroup(attr, 0);
+	if (!rc)
+		rc = posix_spawnattr_setflags(attr,
+			POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
 	return rc;
 }
 
@@ -161,6 +170,7 @@ static struct suture_error *start(struct job *job, const char *temp_dir)
 	if (job->pidfd < 0) {
 		int errnum = errno;
 
+		kill(-job->pid, SIGKILL);
 		waitpid(job->pid, &job->status, 0);
 		return error_errno(errnum, "cannot watch process %d", (int)job->pid);
 	}
@@ -197,16 +207,17 @@ static size_t parallel(void)
 }
 
 /* Wait until one of the running jobs ends, and put it to rest. */
-static struct suture_error *wait_one(struct job **running, size_t *n)
+static struct suture_error *wait_one(const struct suture *ctx, struct job **running, size_t *n)
 {
 	struct pollfd fds[MAX_PARALLEL];
 	int rc;
 
 	for (size_t i = 0; i < *n; i++)
 		fds[i] = (struct pollfd){.fd = running[i]->pidfd, .events = POLLIN};
-	do
-		rc = poll(fds, *n, -1);
-	while (rc < 0 && errno == EINTR);
+	do {
+		TRY(check_cancelled(ctx));
+		rc = poll(fds, *n, CANCEL_POLL_MS);
+	} while (rc == 0 || (rc < 0 && errno == EINTR));
 	if (rc < 0)
 		return error_errno(errno, "cannot wait for the compilers");
 	for (size_t i = *n; i-- > 0;) {
@@ -220,6 +231,14 @@ static struct suture_error *wait_one(struct job **running, size_t *n)
 	return NULL;
 }
 
+static void end_all(struct job **running, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		kill(-running[i]->pid, SIGKILL);
+	for (size_t i = 0; i < n; i++)
+		suture_error_destroy(reap(running[i]));
+}
+
 static bool any_failed(const struct jobs *jobs)
 {
 	vec_foreach (job, &jobs->v) {
@@ -229,38 +248,33 @@ static bool any_failed(const struct jobs *jobs)
 	return false;
 }
 
-static struct suture_error *run_some(
-	struct jobs *jobs, const char *temp_dir, struct job **running, size_t *n)
+static struct suture_error *run_all(const struct suture *ctx, struct jobs *jobs,
+	const char *temp_dir, struct job **running, size_t *n)
 {
 	size_t max = parallel();
 
 	vec_foreach (job, &jobs->v) {
 		while (*n >= max)
-			TRY(wait_one(running, n));
+			TRY(wait_one(ctx, running, n));
 		if (any_failed(jobs))
 			break;
+		TRY(check_cancelled(ctx));
 		TRY(start(job, temp_dir));
 		if (!job->start_errno)
 			running[(*n)++] = job;
 	}
+	while (*n)
+		TRY(wait_one(ctx, running, n));
 	return NULL;
 }
 
-struct suture_error *jobs_run(struct jobs *jobs, const char *temp_dir)
+struct suture_error *jobs_run(const struct suture *ctx, struct jobs *jobs, const char *temp_dir)
 {
 	struct job *running[MAX_PARALLEL];
 	size_t n = 0;
-	struct suture_error *err = run_some(jobs, temp_dir, running, &n);
+	struct suture_error *err = run_all(ctx, jobs, temp_dir, running, &n);
 
-	/* Whatever happened, nothing of ours is left running. */
-	while (n) {
-		struct suture_error *late = wait_one(running, &n);
-
-		if (err)
-			suture_error_destroy(late);
-		else
-			err = late;
-	}
+	end_all(running, n);
 	return err;
 }
 

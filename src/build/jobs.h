@@ -32,11 +32,14 @@ struct jobs {
 };
 void jobs_deinit(struct jobs *jobs);
 
+struct suture;
 /*
  * Run all with `temp_dir` as TMPDIR, in the C locale, as many at a time as there are processors.
  * A job that fails is no error here: see job_failed(). After the first one no more are started.
+ * CANCELLED: what was running has been ended. In any case nothing is left running.
  */
-struct suture_error *jobs_run(struct jobs *jobs, const char *temp_dir) MUST_USE;
+struct suture_error *jobs_run(
+	const struct suture *ctx, struct jobs *jobs, const char *temp_dir) MUST_USE;
 static inline bool job_failed(const struct job *job)
 {
 	return job->start_errno || (job->done && job->status != 0);
