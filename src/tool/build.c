@@ -45,13 +45,14 @@ static void check_arguments(const struct args *args)
 
 static void print_function(const struct suture_build_function *f)
 {
-	out("  %-32s %-20s ", f->name, f->image);
+	char size[64];
+
 	if (f->old_size)
-		out("%5llu -> %-5llu bytes", (unsigned long long)f->old_size,
+		snprintf(size, sizeof(size), "%llu -> %llu bytes", (unsigned long long)f->old_size,
 			(unsigned long long)f->new_size);
 	else
-		out("%14llu bytes", (unsigned long long)f->new_size);
-	out("  %s\n", f->reason);
+		snprintf(size, sizeof(size), "%llu bytes", (unsigned long long)f->new_size);
+	out("  %-32s %-20s %-22s %s\n", f->name, f->image, size, f->reason);
 }
 
 static void print_built(const struct suture_build_report *r)
