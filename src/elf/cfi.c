@@ -112,7 +112,9 @@ static struct suture_error *cie_augmentation(struct cie *cie, struct cursor *c, 
 		case 'P': {
 			uint8_t encoding = cursor_fixed(&a, 1);
 
-			/* The routine may be named indirectly; it does not matter here. */
+			/* Only its size matters here; "aligned" would have another one. */
+			if (encoding == DW_EH_PE_aligned)
+				return cfi_bad("aligned pointer");
 			if (encoding != DW_EH_PE_omit)
 				cursor_pointer(&a, encoding & 0x0f, 0);
 			break;

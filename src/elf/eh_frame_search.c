@@ -9,10 +9,10 @@
 
 enum {
 	CHUNK = 64 * 1024,
-	SEARCH_MAX = 256 * 1024 * 1024, /* bytes looked at */
-	CIE_MAX = 256,			/* they have some 20 bytes */
-	CIE_HEAD = 12,			/* length, id, version, "zR", NUL */
-	TRIES_MAX = 1000,		/* sections walked in vain */
+	SEARCH_MAX = 64 * 1024 * 1024, /* bytes looked at */
+	CIE_MAX = 256,		       /* they have some 20 bytes */
+	CIE_HEAD = 12,		       /* length, id, version, "zR", NUL */
+	TRIES_MAX = 1000,	       /* sections walked in vain */
 };
 
 struct search {

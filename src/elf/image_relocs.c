@@ -21,8 +21,13 @@ static struct suture_error *add(struct image *image, Elf64_Rela r)
 
 static struct suture_error *read_rela(struct image *image, Elf_Data *data)
 {
-	for (size_t i = 0; i < data->d_size / sizeof(Elf64_Rela); i++)
-		TRY(add(image, ((const Elf64_Rela *)data->d_buf)[i]));
+	const uint8_t *at = data->d_buf; /* of any alignment */
+	Elf64_Rela r;
+
+	for (size_t i = 0; i < data->d_size / sizeof(r); i++) {
+		memcpy(&r, at + i * sizeof(r), sizeof(r));
+		TRY(add(image, r));
+	}
 	return NULL;
 }
 
@@ -38,11 +43,11 @@ static struct suture_error *add_relative(struct image *image, uint64_t offset)
 /* gABI, "Relative Relocation Table": addresses (even) and bit maps of the words behind (odd). */
 static struct suture_error *read_relr(struct image *image, Elf_Data *data)
 {
-	uint64_t where = 0;
+	const uint8_t *at = data->d_buf;
+	uint64_t where = 0, word;
 
-	for (size_t i = 0; i < data->d_size / sizeof(uint64_t); i++) {
-		uint64_t word = ((const uint64_t *)data->d_buf)[i];
-
+	for (size_t i = 0; i < data->d_size / sizeof(word); i++) {
+		memcpy(&word, at + i * sizeof(word), sizeof(word));
 		if (!(word & 1)) {
 			TRY(add_relative(image, word));
 			where = word + 8;

@@ -367,16 +367,42 @@ static struct suture_error *read_dynamic(struct module *m)
 	return module_symbols_init(m);
 }
 
+/* Bytes of the string at addr up to its NUL, of `max` at most. Names are short: small steps. */
+static struct suture_error *string_length(
+	const struct module *m, remote_addr addr, uint64_t max, size_t *ret)
+{
+	char buf[64];
+
+	for (size_t at = 0; at < max; at += sizeof(buf)) {
+		size_t step = max - at < sizeof(buf) ? max - at : sizeof(buf);
+
+		TRY(module_read(m, addr + at, buf, step));
+		const char *end = memchr(buf, '\0', step);
+		if (end) {
+			*ret = at + (end - buf);
+			return NULL;
+		}
+	}
+	return module_bad("string at 0x%llx does not end", (unsigned long long)addr);
+}
+
 struct suture_error *module_string(const struct module *m, uint64_t offset, char **ret)
 {
 	const struct module_table *t = &module_private(m)->strtab;
+	size_t length = 0;
 
 	if (offset >= t->size)
 		return module_bad("string %llu of a table of %llu bytes",
 			(unsigned long long)offset, (unsigned long long)t->size);
-	uint64_t max = t->size - offset;
-	return reader_string(&module_private(m)->cache.reader, t->addr + offset,
-		max < MODULE_STRING_MAX ? max : MODULE_STRING_MAX, ret);
+	uint64_t max = t->size - offset < MODULE_STRING_MAX ? t->size - offset : MODULE_STRING_MAX;
+	TRY(string_length(m, t->addr + offset, max, &length));
+	_cleanup_free_ char *s = malloc(length + 1);
+	if (!s)
+		return error_nomem();
+	TRY(module_read(m, t->addr + offset, s, length + 1));
+	s[length] = '\0'; /* somebody may have written there between the two */
+	*ret = take(s);
+	return NULL;
 }
 
 /* ---- opening ---- */

@@ -32,6 +32,12 @@ struct known {
 	bool used;
 };
 
+/* Open addressing; `room` is a power of two. */
+struct knowledge {
+	struct known *at;
+	size_t n, room;
+};
+
 struct unwind_table {
 	struct cache cache;
 	struct cfi_section section;
@@ -41,8 +47,7 @@ struct unwind_table {
 	VEC(struct cfi_range) index; /* ascending by start */
 
 	struct blob *blobs[BLOB_BUCKETS];
-	struct known *known; /* open addressing; n_known of room_known, a power of two */
-	size_t n_known, room_known;
+	struct knowledge known;
 };
 
 /* ---- what is kept ---- */
@@ -76,37 +81,42 @@ static const uint8_t *keep(void *arg, const uint8_t *data, size_t size)
 	return b->data;
 }
 
-static struct known *known_slot(struct unwind_table *t, remote_addr pc)
+static struct known *known_slot(const struct knowledge *k, remote_addr pc)
 {
-	size_t i = (pc * 0x9e3779b97f4a7c15) >> 20;
+	for (size_t i = (pc * 0x9e3779b97f4a7c15) >> 20;; i++) {
+		struct known *slot = &k->at[i & (k->room - 1)];
 
-	for (;; i++) {
-		struct known *k = &t->known[i & (t->room_known - 1)];
-
-		if (!k->used || k->pc == pc)
-			return k;
+		if (!slot->used || slot->pc == pc)
+			return slot;
 	}
 }
 
 /* Room for one more, at most half full. false: remember no more. */
-static bool known_reserve(struct unwind_table *t)
+static bool known_reserve(struct knowledge *k)
 {
-	struct unwind_table bigger = {.room_known = t->room_known ? t->room_known * 2 : 256};
+	struct knowledge bigger = {.n = k->n, .room = k->room ? k->room * 2 : 256};
 
-	if (t->room_known && t->n_known < t->room_known / 2)
+	if (k->n < k->room / 2)
 		return true;
-	if (bigger.room_known > PCS_MAX)
+	if (bigger.room > PCS_MAX)
 		return false;
-	bigger.known = calloc(bigger.room_known, sizeof(*bigger.known));
-	if (!bigger.known)
+	bigger.at = calloc(bigger.room, sizeof(*bigger.at));
+	if (!bigger.at)
 		return false;
-	for (size_t i = 0; i < t->room_known; i++)
-		if (t->known[i].used)
-			*known_slot(&bigger, t->known[i].pc) = t->known[i];
-	free(t->known);
-	t->known = bigger.known;
-	t->room_known = bigger.room_known;
+	for (size_t i = 0; i < k->room; i++)
+		if (k->at[i].used)
+			*known_slot(&bigger, k->at[i].pc) = k->at[i];
+	free(k->at);
+	*k = bigger;
 	return true;
+}
+
+static void known_add(struct knowledge *k, remote_addr pc, const struct unwind_row *row)
+{
+	if (!known_reserve(k))
+		return;
+	*known_slot(k, pc) = (struct known){.pc = pc, .row = row, .used = true};
+	k->n++;
 }
 
 /* ---- from pc to record ---- */
@@ -184,16 +194,17 @@ const struct unwind_row *unwind_table_row(struct unwind_table *t, remote_addr pc
 {
 	const struct unwind_row *row;
 
-	if (t->known && known_slot(t, pc)->used)
-		return known_slot(t, pc)->row;
+	if (t->known.n) {
+		const struct known *known = known_slot(&t->known, pc);
+
+		if (known->used)
+			return known->row;
+	}
 	struct suture_error *err = find_row(t, pc, &row);
 	if (err)
 		row = NULL;
 	suture_error_destroy(err);
-	if (known_reserve(t)) {
-		*known_slot(t, pc) = (struct known){.pc = pc, .row = row, .used = true};
-		t->n_known++;
-	}
+	known_add(&t->known, pc, row);
 	return row;
 }
 
@@ -340,6 +351,6 @@ void unwind_table_destroy(struct unwind_table *t)
 	}
 	cache_deinit(&t->cache);
 	vec_free(&t->index);
-	free(t->known);
+	free(t->known.at);
 	free(t);
 }
