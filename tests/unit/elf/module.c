@@ -7,6 +7,7 @@
 #include <gnu/lib-names.h>
 
 #include "elf/module.h"
+#include "elf/note.h"
 #include "self.h"
 
 static struct module *open_self(const char *name)
@@ -79,6 +80,46 @@ static void the_build_id_is_the_file_s(void **state)
 	module_close(m);
 }
 
+/* A note: header, name and description padded to `pad`; returns where it ends. */
+static size_t put_note(uint8_t *at, uint32_t type, const char *name, size_t size, size_t pad)
+{
+	const Elf64_Nhdr header = {strlen(name) + 1, size, type};
+	size_t desc = (sizeof(header) + header.n_namesz + pad - 1) & -pad;
+
+	memset(at, 0, desc + size + pad);
+	memcpy(at, &header, sizeof(header));
+	memcpy(at + sizeof(header), name, header.n_namesz);
+	for (size_t i = 0; i < size; i++)
+		at[desc + i] = type + i;
+	return (desc + size + pad - 1) & -pad;
+}
+
+static void build_id_among_other_notes(void **state)
+{
+	(void)state;
+	uint8_t notes[512], id[BUILD_ID_MAX];
+	size_t size;
+
+	for (size_t pad = 4; pad <= 8; pad += 4) {
+		size_t at = put_note(notes, 1, "stapsdt", 13, pad);
+		at += put_note(notes + at, NT_GNU_BUILD_ID, "Go", 8, pad);
+		at += put_note(notes + at, NT_GNU_PROPERTY_TYPE_0, "GNU", 12, pad);
+		size_t before = at;
+		at += put_note(notes + at, NT_GNU_BUILD_ID, "GNU", 20, pad);
+		size = 0;
+		assert_true(note_find_build_id(notes, at, pad, id, &size));
+		assert_int_equal(size, 20);
+		for (size_t i = 0; i < size; i++)
+			assert_int_equal(id[i], NT_GNU_BUILD_ID + i);
+		for (size_t n = 0; n < before + 36; n++)
+			assert_false(note_find_build_id(notes, n, pad, id, &size));
+	}
+	assert_false(note_find_build_id(
+		notes, put_note(notes, NT_GNU_BUILD_ID, "GNU", 65, 4), 4, id, &size));
+	assert_false(note_find_build_id(
+		notes, put_note(notes, NT_GNU_BUILD_ID, "GNU", 0, 4), 4, id, &size));
+}
+
 static void the_vdso(void **state)
 {
 	(void)state;
@@ -103,6 +144,7 @@ int main(void)
 		cmocka_unit_test(the_program),
 		cmocka_unit_test(libc_by_name),
 		cmocka_unit_test(the_build_id_is_the_file_s),
+		cmocka_unit_test(build_id_among_other_notes),
 		cmocka_unit_test(the_vdso),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
