@@ -2,7 +2,8 @@
 """What a call of a patched function costs.
 
 Each round: ns per call before, patched, and after revert, on one victim (victim_call.c), together
-with the same function reached over one jump that the assembler wrote: the yardstick for patched.
+with the same work, far away, reached over one jump that the assembler wrote: the yardstick for
+patched.
 """
 
 from figures import Figure, Samples
@@ -10,6 +11,7 @@ from workshop import BenchError, Victim
 
 OLD, NEW = "return x * 3 + 1; /* patched */", "return x * 3 + 2; /* patched */"
 BATCHES, BATCHES_QUICK = 200, 50
+FAR = ["-Wl,--section-start=.far=0x4000000"]
 NOISE = 0.05  # of the unpatched call: two of the same are this close on a shared machine
 
 
@@ -22,7 +24,7 @@ def ask(victim, batches, value):
 
 
 def run(shop):
-    program, patch, _ = shop.victim("victim_call", OLD, NEW)
+    program, patch, _ = shop.victim("victim_call", OLD, NEW, FAR)
     batches = BATCHES_QUICK if shop.quick else BATCHES
     before, jump, patched, reverted = [], [], [], []
     victim = Victim([program])

@@ -4,9 +4,9 @@
  *
  *     plain PS jump PS value V
  *
- * plain: work(), the function that gets patched. jump: the same work reached over one direct jump
- * that the assembler put there: what a detour is expected to cost, on this machine, now. value is
- * what work(0) gives.
+ * plain: work(), the function that gets patched. jump: the same work, far away, reached over one
+ * direct jump that the assembler put there: what a detour is expected to cost, on this machine,
+ * now. (A jump within the page may cost nothing.) value is what work(0) gives.
  *
  * Both loops run by turns in short batches and the quickest batch counts: whatever else the
  * machine does only ever adds.
@@ -21,7 +21,7 @@
 
 enum { CALLS = 20000 };
 
-/* Two of the same; 64 apart, so that neither is better placed. */
+/* Two of the same, neither better aligned. */
 #define WORK __attribute__((noipa, aligned(64)))
 
 WORK static uint64_t work(uint64_t x)
@@ -29,8 +29,9 @@ WORK static uint64_t work(uint64_t x)
 	return x * 3 + 1; /* patched */
 }
 
-WORK uint64_t same_work(uint64_t x);
-WORK uint64_t same_work(uint64_t x)
+/* The linker is told to place this section far from the others: --section-start. */
+WORK __attribute__((section(".far"))) uint64_t same_work(uint64_t x);
+uint64_t same_work(uint64_t x)
 {
 	return x * 3 + 1;
 }

@@ -51,9 +51,9 @@ class Workshop:
         return toolchain.compile_program(
             self.dir / name, [BENCH / f"{name}.c"], flags=["-g", "-O2", "-D_GNU_SOURCE"])
 
-    def victim(self, name, old, new):
+    def victim(self, name, old, new, ldflags=()):
         """bench/NAME.c as a target, and the patch that makes `old` in it `new`: as project()."""
-        return self.project(name, (BENCH / f"{name}.c").read_text(), old, new)
+        return self.project(name, (BENCH / f"{name}.c").read_text(), old, new, ldflags)
 
     def project(self, name, source, old, new, ldflags=()):
         """(program, patch file, Run of the build); made once a run."""
