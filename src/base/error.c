@@ -50,6 +50,18 @@ static const char *const code_names[] = {
 	[SUTURE_ERROR_INTERNAL] = "internal",
 };
 
+/*
+ * Messages quote names out of files and processes that anybody made. What could rewrite a terminal
+ * or forge a line of a log does not get into them.
+ */
+static char *printable(char *text)
+{
+	for (char *p = text; *p; p++)
+		if (((unsigned char)*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f)
+			*p = '?';
+	return text;
+}
+
 static struct suture_error *create(enum suture_error_code code, const char *fmt, va_list ap)
 {
 	struct suture_error *err = calloc(1, sizeof(*err));
@@ -61,6 +73,7 @@ static struct suture_error *create(enum suture_error_code code, const char *fmt,
 		free(err);
 		return &nomem;
 	}
+	printable(err->message);
 	return err;
 }
 
@@ -116,7 +129,7 @@ struct suture_error *error_wrap(struct suture_error *err, const char *fmt, ...)
 	if (n < 0)
 		return err;
 	free(err->message);
-	err->message = message;
+	err->message = printable(message);
 	return err;
 }
 
@@ -133,7 +146,7 @@ struct suture_error *error_hint(struct suture_error *err, const char *fmt, ...)
 	if (n < 0)
 		return err;
 	free(err->hint);
-	err->hint = hint;
+	err->hint = printable(hint);
 	return err;
 }
 

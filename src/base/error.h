@@ -4,7 +4,8 @@
  * (error_create), each layer adds in front what only it knows (error_wrap), the tool prints.
  * "cannot read maps of process 4711: permission denied" beats -EACCES.
  *
- * Creating an error never fails: without memory a static object stands in.
+ * Creating an error never fails: without memory a static object stands in. Control characters in
+ * the text (names out of hostile files) become "?", newlines and tabs stay.
  */
 #ifndef BASE_ERROR_H
 #define BASE_ERROR_H

@@ -16,6 +16,17 @@ static void context_goes_in_front(void **state)
 	suture_error_destroy(err);
 }
 
+static void hostile_names_are_harmless(void **state)
+{
+	(void)state;
+	struct suture_error *err = error_create(SUTURE_ERROR_INPUT, "no \033[2J%s", "\x7f\b\r");
+
+	err = error_hint(error_wrap(err, "%s", "a\033b\n\tc"), "\a");
+	assert_string_equal(suture_error_message(err), "a?b\n\tc: no ?[2J???");
+	assert_string_equal(suture_error_hint(err), "?");
+	suture_error_destroy(err);
+}
+
 static void success_passes_through(void **state)
 {
 	(void)state;
@@ -53,6 +64,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(context_goes_in_front),
+		cmocka_unit_test(hostile_names_are_harmless),
 		cmocka_unit_test(success_passes_through),
 		cmocka_unit_test(no_memory_needs_no_memory),
 		cmocka_unit_test(every_code_has_a_name_and_a_status),
