@@ -6,15 +6,17 @@
  * with a note, but never a file that a target is known to be made from.
  */
 #include <dirent.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/vfs.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "build/capture.h"
 #include "build/path.h"
 
-void units_deinit(struct units *units)
+static void units_clear(struct units *units)
 {
 	vec_foreach (unit, &units->v) {
 		free(unit->source);
@@ -26,6 +28,11 @@ void units_deinit(struct units *units)
 		free(unit->after);
 	}
 	vec_free(&units->v);
+}
+
+void units_deinit(struct units *units)
+{
+	units_clear(units);
 	vec_foreach (note, &units->notes)
 		free(*note);
 	vec_free(&units->notes);
@@ -72,28 +79,6 @@ struct suture_error *capture_note(struct capture *cap, const char *fmt, ...)
 
 /* ---- reading ---- */
 
-static struct suture_error *make_work_dir(struct capture *cap)
-{
-	const char *tmp = getenv("TMPDIR");
-	_cleanup_free_ char *template = NULL, *dir = NULL;
-
-	if (asprintf(&template, "%s/suture-build-XXXXXX", tmp && *tmp ? tmp : "/tmp") < 0) {
-		template = NULL;
-		return error_nomem();
-	}
-	if (!mkdtemp(template))
-		return error_errno(errno, "cannot create a directory like %s", template);
-	/* The compiler must see one name for it. */
-	dir = realpath(template, NULL);
-	cap->units->work_dir = dir ? take(dir) : take(template);
-	cap->temp_dir = path_join(cap->units->work_dir, "tmp");
-	cap->object_dir = path_join(cap->units->work_dir, "obj");
-	if (!cap->temp_dir || !cap->object_dir)
-		return error_nomem();
-	TRY(path_make_directory(cap->temp_dir));
-	return path_make_directory(cap->object_dir);
-}
-
 /* A fix without any change is nothing to do; text without a diff is a mistake. */
 static struct suture_error *read_diff(struct capture *cap)
 {
@@ -132,7 +117,7 @@ static struct suture_error *add_tree(struct capture *cap, const char *root)
 {
 	struct tree tree;
 
-	TRY(tree_read(root, cap->units->work_dir, &tree));
+	TRY(tree_read(root, &tree));
 	log_debug(cap->ctx, "%s: %zu files", root, tree.entries.n);
 	if (vec_push(&cap->trees, tree))
 		return NULL;
@@ -185,18 +170,12 @@ static struct suture_error *read_all(struct capture *cap)
 	cap->affected = calloc(cap->db.commands.n, sizeof(bool));
 	if (!cap->in_target || !cap->affected)
 		return error_nomem();
-	TRY(make_work_dir(cap));
 	TRY(read_trees(cap));
 	TRY(coverage_read(options->targets, options->n_targets, &cap->coverage));
 	return coverage_match(&cap->coverage, &cap->db, cap->root.path, cap->in_target);
 }
 
-/* ---- what the fix reaches ---- */
-
-static bool is_changed_source(const struct capture *cap, size_t command)
-{
-	return changes_find(&cap->changes, cap->db.commands.at[command].physical) != NULL;
-}
+/* ---- where the work is done ---- */
 
 static size_t count_affected(const struct capture *cap)
 {
@@ -207,6 +186,64 @@ static size_t count_affected(const struct capture *cap)
 	return n;
 }
 
+#define UNIT_SPACE (4u << 20) /* bytes that two objects of a unit take, with debug information */
+
+/*
+ * The copy is a thousand links, which a disk may take a second for: in memory it is nothing. Only
+ * where TMPDIR does not say otherwise, and the objects have plenty of room.
+ */
+static bool memory_is_fine(const char *dir, size_t n_units)
+{
+	struct statfs fs;
+
+	return statfs(dir, &fs) == 0 && fs.f_type == TMPFS_MAGIC && access(dir, W_OK | X_OK) == 0 &&
+	       fs.f_bavail / 4 > (n_units + 8) * UNIT_SPACE / fs.f_bsize;
+}
+
+static struct suture_error *make_work_dir(struct capture *cap)
+{
+	const char *tmp = getenv("TMPDIR");
+	_cleanup_free_ char *template = NULL;
+
+	if (!tmp || !*tmp)
+		tmp = memory_is_fine("/dev/shm", count_affected(cap)) ? "/dev/shm" : "/tmp";
+	if (asprintf(&template, "%s/suture-build-XXXXXX", tmp) < 0) {
+		template = NULL;
+		return error_nomem();
+	}
+	if (!mkdtemp(template))
+		return error_errno(errno, "cannot create a directory like %s", template);
+	/* The compiler must see one name for it. */
+	cap->units->work_dir = realpath(template, NULL);
+	if (!cap->units->work_dir)
+		cap->units->work_dir = take(template);
+	cap->temp_dir = path_join(cap->units->work_dir, "tmp");
+	cap->object_dir = path_join(cap->units->work_dir, "obj");
+	if (!cap->temp_dir || !cap->object_dir)
+		return error_nomem();
+	TRY(path_make_directory(cap->temp_dir));
+	return path_make_directory(cap->object_dir);
+}
+
+/* ---- what the fix reaches ---- */
+
+static bool is_changed_source(const struct capture *cap, size_t command)
+{
+	return changes_find(&cap->changes, cap->db.commands.at[command].physical) != NULL;
+}
+
+/* Tests and documentation seldom look like this, sources seldom do not. */
+static bool can_be_included(const char *path)
+{
+	static const char *const extensions[] = {".h", ".hh", ".hpp", ".inc", ".def", ".c"};
+
+	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
+		if (strcmp(path_extension(path), extensions[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Units that may read what the fix touches. One that a target is made from and that nobody can
  * compile must not be missed; which header it really reads cannot be asked then.
@@ -214,17 +251,24 @@ static size_t count_affected(const struct capture *cap)
 static struct suture_error *find_candidates(struct capture *cap)
 {
 	_cleanup_strings_ struct strings others = {};
-	_cleanup_free_ bool *reached = NULL;
+	_cleanup_free_ bool *reached = NULL, *read = NULL;
 
 	TRY(coverage_unrecorded(&cap->coverage, &others));
 	reached = calloc(others.v.n + 1, sizeof(bool));
-	if (!reached)
+	read = calloc(cap->changed.v.n, sizeof(bool));
+	if (!reached || !read)
 		return error_nomem();
 	TRY(includes_find(&cap->db, &others, cap->trees.at, cap->trees.n, &cap->changed,
-		cap->affected, reached));
+		cap->affected, reached, read));
 	for (size_t i = 0; i < others.v.n; i++) {
 		if (reached[i])
 			return coverage_missing(others.v.at[i], cap->changes.v.at[0].below);
+	}
+	for (size_t i = 0; i < cap->changed.v.n; i++) {
+		struct change *change = changes_find(&cap->changes, cap->changed.v.at[i]);
+
+		/* What the scan does not see, the fixed sources may include. */
+		change->may_be_read = read[i] || can_be_included(change->below);
 	}
 	return NULL;
 }
@@ -251,25 +295,39 @@ static struct suture_error *drop_foreign_units(struct capture *cap)
 		cap, "%s%s: part of no target, left out", first, n > 1 ? " and other units" : "");
 }
 
+/* The directories in which the copy differs from the original, or in which a compiler runs. */
+static struct suture_error *real_directories(const struct capture *cap, struct strings *ret)
+{
+	vec_foreach (change, &cap->changes.v) {
+		if (change->may_be_read)
+			TRY(strings_take(ret, path_dirname(change->physical)));
+	}
+	for (size_t i = 0; i < cap->db.commands.n; i++) {
+		if (!cap->affected[i])
+			continue;
+		TRY(strings_take(ret, path_physical(cap->db.commands.at[i].directory)));
+		TRY(strings_take(ret, path_dirname(cap->db.commands.at[i].physical)));
+	}
+	return NULL;
+}
+
 /* The trees that the affected units need. */
 static struct suture_error *build_shadow(struct capture *cap)
 {
-	TRY(shadow_init(&cap->shadow, cap->units->work_dir));
+	_cleanup_strings_ struct strings real = {};
+
+	shadow_deinit(&cap->shadow);
+	TRY(shadow_init(&cap->shadow, cap->units->work_dir, cap->whole_copy));
+	TRY(real_directories(cap, &real));
 	for (size_t t = 0; t < cap->trees.n; t++) {
 		bool needed = t == 0;
 
-		for (size_t i = 0; i < cap->db.commands.n && !needed; i++) {
-			_cleanup_free_ char *dir = NULL;
-
-			if (!cap->affected[i])
-				continue;
-			dir = path_physical(cap->db.commands.at[i].directory);
-			needed = !dir || path_under(dir, cap->trees.at[t].root);
-		}
+		for (size_t i = 0; i < real.v.n && !needed; i++)
+			needed = path_under(real.v.at[i], cap->trees.at[t].root);
 		if (needed)
 			TRY(shadow_add(&cap->shadow, &cap->trees.at[t]));
 	}
-	return shadow_build(&cap->shadow);
+	return shadow_build(&cap->shadow, cap->whole_copy ? NULL : &real);
 }
 
 /* A command that cannot be run must not be asked, and not be left out in silence either. */
@@ -383,17 +441,6 @@ static struct suture_error *check_copies(const struct capture *cap, const struct
 	return NULL;
 }
 
-static bool can_be_included(const char *path)
-{
-	static const char *const extensions[] = {".h", ".hh", ".hpp", ".inc", ".def", ".c"};
-
-	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
-		if (strcmp(path_extension(path), extensions[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
 static struct suture_error *set_aside(struct capture *cap, const struct change *change)
 {
 	if (is_generator_input(change->below) && !cap->coverage.complete)
@@ -470,61 +517,88 @@ static struct suture_error *nothing_reached(struct capture *cap)
 		cap->changes.v.at[0].below);
 }
 
-static bool brings_files(const struct capture *cap)
+/* A header that the fix brings. */
+static bool brings_headers(const struct capture *cap)
 {
 	vec_foreach (change, &cap->changes.v) {
-		if (change->applied && !change->existed && !change->reached)
+		if (!change->existed && change->parts.n && change->may_be_read &&
+			strcmp(path_extension(change->below), ".c") != 0)
 			return true;
 	}
 	return false;
 }
 
 /*
- * A file that the fix brings may be read by units that nothing else in the fix touches, where it
- * takes the place of another file of that name.
+ * A header that the fix brings may be read by units that nothing else in the fix touches, where it
+ * takes the place of another one of that name.
  */
-static struct suture_error *confirm_new_files(struct capture *cap, const bool *candidates)
+static struct suture_error *confirm_new_headers(struct capture *cap, const bool *candidates)
 {
 	_cleanup_free_ bool *ask = calloc(cap->db.commands.n, sizeof(bool));
 
 	if (!ask)
 		return error_nomem();
-	if (!brings_files(cap))
+	if (!brings_headers(cap))
 		return NULL;
 	memcpy(ask, candidates, cap->db.commands.n * sizeof(bool));
 	return capture_confirm(cap, SHADOW_AFTER, ask);
 }
 
-static struct suture_error *run(struct capture *cap)
+/* Which candidates the fix does reach, and the fix applied for them. */
+static struct suture_error *apply_to_copy(struct capture *cap)
 {
-	_cleanup_free_ bool *candidates = NULL;
-	size_t n;
+	size_t n = cap->db.commands.n;
+	_cleanup_free_ bool *candidates = calloc(n, sizeof(bool));
 
-	TRY(read_all(cap));
-	n = cap->db.commands.n;
-	TRY(check_cancelled(cap->ctx));
-	TRY(find_candidates(cap));
-	TRY(drop_foreign_units(cap));
-	log_info(cap->ctx, "%zu of %zu recorded units may be reached", count_affected(cap), n);
-	if (!count_affected(cap))
-		return nothing_reached(cap);
-	TRY(check_broken(cap));
-	TRY(check_all_supported(cap, true));
-	candidates = calloc(n, sizeof(bool));
 	if (!candidates)
 		return error_nomem();
 	memcpy(candidates, cap->affected, n * sizeof(bool));
-	TRY(check_cancelled(cap->ctx));
+	/* A path that leads out of the copy would miss a new file without a trace. */
+	cap->whole_copy = brings_headers(cap);
 	TRY(build_shadow(cap));
 	TRY(confirm_candidates(cap));
 	TRY(changes_apply(&cap->changes));
 	TRY(changes_write(&cap->changes, &cap->shadow));
-	TRY(confirm_new_files(cap, candidates));
+	return confirm_new_headers(cap, candidates);
+}
+
+static struct suture_error *compile(struct capture *cap)
+{
+	struct suture_error *err = capture_compile(cap);
+
+	if (!err || cap->whole_copy || !cap->escaped)
+		return err;
+	log_info(cap->ctx, "again, in a whole copy of the sources: %s", suture_error_message(err));
+	suture_error_destroy(err);
+	cap->whole_copy = true;
+	vec_foreach (change, &cap->changes.v)
+		change->may_be_read = true;
+	units_clear(cap->units);
+	TRY(build_shadow(cap));
+	TRY(changes_write(&cap->changes, &cap->shadow));
+	return capture_compile(cap);
+}
+
+static struct suture_error *run(struct capture *cap)
+{
+	TRY(read_all(cap));
+	TRY(check_cancelled(cap->ctx));
+	TRY(find_candidates(cap));
+	TRY(drop_foreign_units(cap));
+	log_info(cap->ctx, "%zu of %zu recorded units may be reached", count_affected(cap),
+		cap->db.commands.n);
+	if (!count_affected(cap))
+		return nothing_reached(cap);
+	TRY(check_broken(cap));
+	TRY(check_all_supported(cap, true));
+	TRY(check_cancelled(cap->ctx));
+	TRY(make_work_dir(cap));
+	TRY(apply_to_copy(cap));
 	if (!count_affected(cap))
 		return nothing_reached(cap);
 	TRY(account_for_changes(cap));
 	TRY(check_all_supported(cap, false));
-	return capture_compile(cap);
+	return compile(cap);
 }
 
 struct suture_error *capture_units(

@@ -32,6 +32,8 @@ struct capture {
 	struct coverage coverage;
 	VEC(struct tree) trees; /* [0]: the source root */
 	struct shadow shadow;
+	bool whole_copy; /* of the trees, not only of the directories that matter */
+	bool escaped;	 /* the copy may have led a compile to a file without the fix */
 	bool *in_target; /* per command */
 	bool *affected;	 /* per command: candidates first, then only what the fix reaches */
 };
@@ -51,7 +53,10 @@ char *capture_original(
  * `reached`, commands that read one are affected. On the before side the others are not.
  */
 struct suture_error *capture_confirm(struct capture *cap, int side, const bool *ask) MUST_USE;
-/* Compile every affected unit on both sides into cap->units. */
+/*
+ * Compile every affected unit on both sides into cap->units. Sets cap->escaped on failures that a
+ * whole copy may not have.
+ */
 struct suture_error *capture_compile(struct capture *cap) MUST_USE;
 
 #endif

@@ -143,7 +143,7 @@ static void log_jobs(const struct capture *cap, const struct jobs *jobs)
 	}
 }
 
-static struct suture_error *check_jobs(const struct capture *cap, const struct tasks *tasks)
+static struct suture_error *check_jobs(struct capture *cap, const struct tasks *tasks)
 {
 	for (size_t i = 0; i < tasks->jobs.v.n; i++) {
 		const struct task *task = &tasks->v.at[i];
@@ -155,6 +155,7 @@ static struct suture_error *check_jobs(const struct capture *cap, const struct t
 		if (asprintf(&what, "%s %s the fix", cmd->file,
 			    task->side == SHADOW_BEFORE ? "without" : "with") < 0)
 			return error_nomem();
+		cap->escaped |= task->side == SHADOW_AFTER;
 		struct suture_error *err = job_error(
 			&tasks->jobs.v.at[i], what, shadow_side(&cap->shadow, task->side));
 		if (!suture_error_hint(err) && task->side == SHADOW_BEFORE)
@@ -248,7 +249,7 @@ struct suture_error *capture_confirm(struct capture *cap, int side, const bool *
  * on the after side.
  */
 static struct suture_error *check_escape(
-	const struct capture *cap, const struct task *task, const struct job *job)
+	struct capture *cap, const struct task *task, const struct job *job)
 {
 	const char *root = shadow_side(&cap->shadow, SHADOW_AFTER);
 	_cleanup_strings_ struct strings deps = {};
@@ -264,12 +265,14 @@ static struct suture_error *check_escape(
 		if (!real)
 			continue;
 		const struct change *change = changes_find(&cap->changes, real);
-		if (change && change->applied)
-			return error_create(SUTURE_ERROR_UNSUPPORTED,
-				"%s reads %s by a path that cannot be redirected to the private "
-				"copy: %s",
-				cap->db.commands.at[task->command].file, change->below,
-				path_under(full, root) ? full + strlen(root) : full);
+		if (!change || (change->may_be_read && !change->applied))
+			continue;
+		cap->escaped = true;
+		return error_create(SUTURE_ERROR_UNSUPPORTED,
+			"%s reads %s by a path that cannot be redirected to the private "
+			"copy: %s",
+			cap->db.commands.at[task->command].file, change->below,
+			path_under(full, root) ? full + strlen(root) : full);
 	}
 	return NULL;
 }

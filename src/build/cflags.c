@@ -302,8 +302,8 @@ struct suture_error *cflags_identity(const struct command *cmd, struct strings *
 	return NULL;
 }
 
-struct suture_error *cflags_includes(
-	const struct command *cmd, struct strings *files, struct strings *dirs)
+struct suture_error *cflags_includes(const struct command *cmd, struct strings *files,
+	struct strings *dirs, struct strings *defines)
 {
 	option_foreach(opt, cmd)
 	{
@@ -311,6 +311,8 @@ struct suture_error *cflags_includes(
 			TRY(strings_add(files, opt.value));
 		if (opt.kind == DIR && opt.value)
 			TRY(strings_add(dirs, opt.value));
+		if (strcmp(opt.name, "-D") == 0 && opt.value)
+			TRY(strings_add(defines, opt.value));
 	}
 	return NULL;
 }

@@ -18,9 +18,12 @@ struct shadow;
 struct suture_error *cflags_examine(struct command *cmd) MUST_USE;
 /* The arguments that decide what the object will be: without outputs and dependency files. */
 struct suture_error *cflags_identity(const struct command *cmd, struct strings *ret) MUST_USE;
-/* Values of -include and -imacros into `files`; of -I, -iquote and the like into `dirs`. */
-struct suture_error *cflags_includes(
-	const struct command *cmd, struct strings *files, struct strings *dirs) MUST_USE;
+/*
+ * Values of -include and -imacros into `files`; of -I, -iquote and the like into `dirs`; of -D into
+ * `defines`.
+ */
+struct suture_error *cflags_includes(const struct command *cmd, struct strings *files,
+	struct strings *dirs, struct strings *defines) MUST_USE;
 /*
  * `path` as the recorded compile wrote it into debug information: through its own
  * -ffile-prefix-map and -fdebug-prefix-map. malloc'ed; NULL: out of memory.

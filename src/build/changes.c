@@ -161,7 +161,7 @@ static struct suture_error *apply_parts(struct changes *changes, struct change *
 			return error_create(SUTURE_ERROR_DIFF, "there is no such file");
 		TRY(text_apply(&change->text, file, false, &offset));
 	}
-	return NULL;
+	return text_keep_line_numbers(&change->text, &change->storage);
 }
 
 /* Every part can be taken out of what is there: the source has the fix already. */
@@ -227,20 +227,19 @@ struct suture_error *changes_apply(struct changes *changes)
 
 /* ---- writing ---- */
 
-static struct suture_error *write_change(struct change *change, const struct shadow *shadow)
+static struct suture_error *write_change(const struct change *change, const struct shadow *shadow)
 {
 	_cleanup_free_ char *out = NULL;
 	size_t size;
 
-	TRY(text_keep_line_numbers(&change->text, &change->storage));
 	TRY(text_print(&change->text, &out, &size));
 	return shadow_put(shadow, change->physical, out, size, change->mtime);
 }
 
-struct suture_error *changes_write(struct changes *changes, const struct shadow *shadow)
+struct suture_error *changes_write(const struct changes *changes, const struct shadow *shadow)
 {
 	vec_foreach (change, &changes->v) {
-		if (!change->applied)
+		if (!change->applied || !change->may_be_read)
 			continue;
 		if (change->deleted)
 			TRY(shadow_remove(shadow, change->physical));

@@ -21,7 +21,8 @@ struct change {
 	bool existed; /* in the source tree */
 	bool deleted; /* the fix removes it */
 	bool binary;  /* in some part */
-	bool reached; /* a recorded compile reads it: it has to apply */
+	bool may_be_read; /* by its name, or because something seems to include it */
+	bool reached;	  /* a recorded compile reads it: it has to apply */
 	bool applied;
 	char *data; /* without the fix; NULL unless existed */
 	size_t size;
@@ -47,10 +48,12 @@ struct change *changes_find(const struct changes *changes, const char *physical)
 
 /*
  * Apply to every file. A file that is reached and does not take the fix is an error (DIFF; one that
- * has the fix already is told so); of others that fail `applied` stays false.
+ * has the fix already is told so); of others that fail `applied` stays false. The texts keep the
+ * line numbers of what is untouched.
  */
 struct suture_error *changes_apply(struct changes *changes) MUST_USE;
-/* Put what applied onto the after side, with line numbers kept. */
-struct suture_error *changes_write(struct changes *changes, const struct shadow *shadow) MUST_USE;
+/* Put what applied and may be read onto the after side. */
+struct suture_error *changes_write(
+	const struct changes *changes, const struct shadow *shadow) MUST_USE;
 
 #endif

@@ -3,6 +3,7 @@
  * Following #include lines: see includes.h. Files are nodes, an edge goes from a file to every
  * file that one of its #include lines may mean; then we walk backwards from the changed files.
  */
+#include <ctype.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,8 +24,23 @@ struct node {
 	VEC(size_t) included_by;
 };
 
+/* A macro that may stand for the name of a header. */
+struct macro {
+	struct strings names; /* what it is defined as somewhere */
+	bool opaque;	      /* ... and once as something that we do not compute */
+};
+
+/* #include MACRO */
+struct use {
+	size_t node;
+	char *macro;
+};
+
 struct scan {
 	VEC(struct node) nodes;
+	VEC(struct macro) macros;
+	struct strmap by_macro; /* name -> macro */
+	VEC(struct use) uses;
 	struct strmap by_path; /* path -> node */
 	struct strmap by_name; /* base name -> first node of that name */
 	struct strmap outside; /* include names looked up outside the trees */
@@ -40,6 +56,13 @@ static void scan_deinit(struct scan *scan)
 		vec_free(&node->included_by);
 	}
 	vec_free(&scan->nodes);
+	vec_foreach (macro, &scan->macros)
+		strings_deinit(&macro->names);
+	vec_free(&scan->macros);
+	vec_foreach (use, &scan->uses)
+		free(use->macro);
+	vec_free(&scan->uses);
+	strmap_deinit(&scan->by_macro);
 	strmap_deinit(&scan->by_path);
 	strmap_deinit(&scan->by_name);
 	strmap_deinit(&scan->outside);
@@ -173,28 +196,110 @@ static const char *skip_blanks(const char *p, const char *end)
 	return p;
 }
 
+static size_t word_length(const char *p, const char *end)
+{
+	size_t n = 0;
+
+	while (p + n < end && (isalnum((unsigned char)p[n]) || p[n] == '_'))
+		n++;
+	return n;
+}
+
+/* "x.h" or <x.h>: the name without quotes. *ret is NULL when it is something else. */
+static struct suture_error *header_name(const char *p, const char *end, char **ret)
+{
+	const char *close = NULL;
+
+	*ret = NULL;
+	if (p < end && (*p == '"' || *p == '<'))
+		close = memchr(p + 1, *p == '"' ? '"' : '>', end - p - 1);
+	if (!close)
+		return NULL;
+	*ret = strndup(p + 1, close - p - 1);
+	return *ret ? NULL : error_nomem();
+}
+
+/* A definition of `name` (n bytes) as what stands at p. */
+static struct suture_error *define(
+	struct scan *scan, const char *name, size_t n, const char *p, const char *end)
+{
+	_cleanup_free_ char *key = NULL, *header = NULL;
+
+	p = skip_blanks(p, end);
+	/* Numbers and nothing at all name no header. */
+	if (p == end || !(isalpha((unsigned char)*p) || strchr("_\"<\\", *p)))
+		return NULL;
+	TRY(header_name(p, end, &header));
+	key = strndup(name, n);
+	if (!key)
+		return error_nomem();
+	size_t *at = strmap_add(&scan->by_macro, key, scan->macros.n);
+	if (!at || (*at == scan->macros.n && !vec_add(&scan->macros)))
+		return error_nomem();
+	struct macro *macro = &scan->macros.at[*at];
+	macro->opaque |= !header;
+	return header ? strings_take(&macro->names, take(header)) : NULL;
+}
+
+static struct suture_error *define_directive(struct scan *scan, const char *p, const char *end)
+{
+	size_t n = word_length(p, end);
+
+	/* "#define F(x)" makes no name that "#include F" could mean. */
+	if (n && p + n < end && p[n] != '(')
+		return define(scan, p, n, p + n, end);
+	return NULL;
+}
+
+/* -DNAME="x.h" */
+static struct suture_error *define_option(struct scan *scan, const char *option)
+{
+	const char *equals = strchr(option, '=');
+
+	if (!equals)
+		return NULL;
+	return define(scan, option, equals - option, equals + 1, option + strlen(option));
+}
+
+static struct suture_error *include_directive(
+	struct scan *scan, size_t from, const char *p, const char *end)
+{
+	_cleanup_free_ char *name = NULL;
+	size_t n = word_length(p, end);
+
+	TRY(header_name(p, end, &name));
+	if (name)
+		return add_edge(scan, from, name);
+	const char *behind = skip_blanks(p + n, end);
+	if (!n || (behind < end && *behind == '(')) {
+		scan->nodes.at[from].computed = true;
+		return NULL;
+	}
+	struct use use = {from, strndup(p, n)};
+	if (use.macro && vec_push(&scan->uses, use))
+		return NULL;
+	free(use.macro);
+	return error_nomem();
+}
+
+static bool word_is(const char *p, size_t n, const char *word)
+{
+	return n == strlen(word) && memcmp(p, word, n) == 0;
+}
+
 /* `p` is behind the '#' of a directive that ends at `end`. */
 static struct suture_error *directive(
 	struct scan *scan, size_t from, const char *p, const char *end)
 {
-	static const char *const words[] = {"include_next", "include", "import"};
-	size_t i = 0, n;
-
 	p = skip_blanks(p, end);
-	while (i < 3 && !((size_t)(end - p) > (n = strlen(words[i])) && !memcmp(p, words[i], n)))
-		i++;
-	if (i == 3)
-		return NULL;
-	p = skip_blanks(p + n, end);
-	const char *close = NULL;
-	if (p < end && (*p == '"' || *p == '<'))
-		close = memchr(p + 1, *p == '"' ? '"' : '>', end - p - 1);
-	if (!close) {
-		scan->nodes.at[from].computed = true;
-		return NULL;
-	}
-	_cleanup_free_ char *name = strndup(p + 1, close - p - 1);
-	return name ? add_edge(scan, from, name) : error_nomem();
+	size_t n = word_length(p, end);
+	const char *rest = skip_blanks(p + n, end);
+
+	if (word_is(p, n, "include") || word_is(p, n, "include_next") || word_is(p, n, "import"))
+		return include_directive(scan, from, rest, end);
+	if (word_is(p, n, "define"))
+		return define_directive(scan, rest, end);
+	return NULL;
 }
 
 static struct suture_error *scan_text(struct scan *scan, size_t from, const char *text, size_t size)
@@ -264,18 +369,50 @@ static struct suture_error *add_dirs(struct scan *scan, const struct command *cm
 static struct suture_error *add_command(struct scan *scan, const struct command *cmd,
 	const struct tree *trees, size_t n_trees, struct strmap *seen)
 {
-	_cleanup_strings_ struct strings files = {}, dirs = {};
+	_cleanup_strings_ struct strings files = {}, dirs = {}, defines = {};
 	size_t node;
 
 	TRY(add_node(scan, cmd->physical, &node));
 	TRY(visit(scan, node));
 	if (cmd->broken)
 		return NULL;
-	TRY(cflags_includes(cmd, &files, &dirs));
+	TRY(cflags_includes(cmd, &files, &dirs, &defines));
+	vec_foreach (option, &defines.v)
+		TRY(define_option(scan, *option));
 	TRY(add_dirs(scan, cmd, &dirs, trees, n_trees, seen));
 	vec_foreach (file, &files.v)
 		TRY(add_edge(scan, node, *file));
 	return NULL;
+}
+
+/* ---- #include of a macro ---- */
+
+static struct suture_error *resolve_use(struct scan *scan, const struct use *use)
+{
+	const size_t *at = strmap_find(&scan->by_macro, use->macro);
+
+	/* Defined nowhere: the line is in a group that is not compiled. */
+	if (!at)
+		return NULL;
+	const struct macro *macro = &scan->macros.at[*at];
+	if (macro->opaque)
+		scan->nodes.at[use->node].computed = true;
+	for (size_t i = 0; i < macro->names.v.n; i++)
+		TRY(add_edge(scan, use->node, macro->names.v.at[i]));
+	return NULL;
+}
+
+/* Scan all that is reached; macros may lead to more files, and those define more macros. */
+static struct suture_error *scan_all(struct scan *scan)
+{
+	for (;;) {
+		while (scan->todo.n)
+			TRY(scan_file(scan, scan->todo.at[--scan->todo.n]));
+		for (size_t i = 0; i < scan->uses.n; i++)
+			TRY(resolve_use(scan, &scan->uses.at[i]));
+		if (!scan->todo.n)
+			return NULL;
+	}
 }
 
 /* ---- the answer ---- */
@@ -335,8 +472,7 @@ static bool reaches(const struct scan *scan, const char *path)
 	return at && scan->nodes.at[*at].reaches;
 }
 
-static struct suture_error *answer(
-	struct scan *scan, const struct question *q, bool *ret, bool *ret_others)
+static struct suture_error *search(struct scan *scan, const struct question *q)
 {
 	size_t node;
 
@@ -344,24 +480,35 @@ static struct suture_error *answer(
 	vec_foreach (path, &q->changed->v)
 		TRY(add_node(scan, *path, &node));
 	TRY(add_sources(scan, q));
-	while (scan->todo.n)
-		TRY(scan_file(scan, scan->todo.at[--scan->todo.n]));
-	TRY(walk_back(scan, q->changed));
-	for (size_t i = 0; i < q->db->commands.n; i++)
-		ret[i] = reaches(scan, q->db->commands.at[i].physical);
-	for (size_t i = 0; i < q->others->v.n; i++)
-		ret_others[i] = reaches(scan, q->others->v.at[i]);
-	return NULL;
+	TRY(scan_all(scan));
+	return walk_back(scan, q->changed);
+}
+
+static bool any_computed(const struct scan *scan)
+{
+	vec_foreach (node, &scan->nodes) {
+		if (node->computed)
+			return true;
+	}
+	return false;
 }
 
 struct suture_error *includes_find(const struct compdb *db, const struct strings *others,
 	const struct tree *trees, size_t n_trees, const struct strings *changed, bool *ret,
-	bool *ret_others)
+	bool *ret_others, bool *ret_read)
 {
 	struct scan scan = {};
 	struct question question = {db, others, trees, n_trees, changed};
-	struct suture_error *err = answer(&scan, &question, ret, ret_others);
+	struct suture_error *err = search(&scan, &question);
 
+	for (size_t i = 0; i < db->commands.n && !err; i++)
+		ret[i] = reaches(&scan, db->commands.at[i].physical);
+	for (size_t i = 0; i < others->v.n && !err; i++)
+		ret_others[i] = reaches(&scan, others->v.at[i]);
+	bool any = any_computed(&scan);
+	for (size_t i = 0; i < changed->v.n && !err; i++)
+		ret_read[i] =
+			any || scan.nodes.at[*strmap_find(&scan.by_path, changed->v.at[i])].scanned;
 	scan_deinit(&scan);
 	return err;
 }

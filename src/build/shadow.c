@@ -11,10 +11,10 @@
 #include "build/shadow.h"
 #include "build/strmap.h"
 
-struct suture_error *shadow_init(struct shadow *shadow, const char *work_dir)
+struct suture_error *shadow_init(struct shadow *shadow, const char *work_dir, bool second)
 {
 	/* Names of one length: nothing in an object can differ because of them. */
-	static const char *const names[] = {"a", "b"};
+	const char *const names[] = {second ? "c" : "a", second ? "d" : "b"};
 
 	*shadow = (struct shadow){};
 	for (int i = 0; i < SHADOW_SIDES; i++) {
@@ -94,7 +94,7 @@ static struct suture_error *mirror_link(
 }
 
 static struct suture_error *mirror_entry(
-	const struct shadow *shadow, int side, const struct tree_entry *entry)
+	const struct shadow *shadow, int side, const struct tree_entry *entry, bool real)
 {
 	_cleanup_free_ char *at = on_side(shadow, side, entry->path);
 
@@ -102,23 +102,31 @@ static struct suture_error *mirror_entry(
 		return error_nomem();
 	if (entry->type == DT_LNK)
 		return mirror_link(shadow, side, entry->path, at);
-	if (entry->type == DT_REG)
+	if (entry->type == DT_REG || !real)
 		return make_link(entry->path, at);
 	if (mkdir(at, 0700) < 0 && errno != EEXIST)
 		return error_errno(errno, "cannot create directory %s", at);
 	return NULL;
 }
 
+/* `real`: the directories that are not just links; NULL: all. */
 static struct suture_error *mirror_tree(
-	const struct shadow *shadow, int side, const struct tree *tree)
+	const struct shadow *shadow, int side, const struct tree *tree, const struct strmap *real)
 {
 	_cleanup_free_ char *at = on_side(shadow, side, tree->root);
+	const char *linked = NULL; /* the directory we are below of, if it is a link */
 
 	if (!at)
 		return error_nomem();
 	TRY(path_make_directory(at));
-	vec_foreach (entry, &tree->entries)
-		TRY(mirror_entry(shadow, side, entry));
+	vec_foreach (entry, &tree->entries) {
+		if (linked && path_under(entry->path, linked))
+			continue;
+		bool is_real = !real || strmap_find(real, entry->path);
+
+		linked = entry->type == DT_DIR && !is_real ? entry->path : NULL;
+		TRY(mirror_entry(shadow, side, entry, is_real));
+	}
 	return NULL;
 }
 
@@ -161,13 +169,34 @@ static struct suture_error *link_surroundings(
 	return strcmp(dir, "/") == 0 ? NULL : link_surroundings(shadow, dir, done);
 }
 
-struct suture_error *shadow_build(struct shadow *shadow)
+/* Directories and all that they are in. */
+static struct suture_error *with_ancestors(const struct strings *directories, struct strmap *ret)
 {
-	_cleanup_strmap_ struct strmap done = {};
+	vec_foreach (dir, &directories->v) {
+		_cleanup_free_ char *at = strdup(*dir);
 
+		while (at && strcmp(at, "/") != 0) {
+			if (!strmap_add(ret, at, 0))
+				return error_nomem();
+			char *up = path_dirname(at);
+			free(at);
+			at = up;
+		}
+		if (!at)
+			return error_nomem();
+	}
+	return NULL;
+}
+
+struct suture_error *shadow_build(struct shadow *shadow, const struct strings *directories)
+{
+	_cleanup_strmap_ struct strmap done = {}, real = {};
+
+	if (directories)
+		TRY(with_ancestors(directories, &real));
 	vec_foreach (tree, &shadow->trees) {
 		for (int side = 0; side < SHADOW_SIDES; side++)
-			TRY(mirror_tree(shadow, side, *tree));
+			TRY(mirror_tree(shadow, side, *tree, directories ? &real : NULL));
 	}
 	vec_foreach (tree, &shadow->trees)
 		TRY(link_surroundings(shadow, (*tree)->root, &done));
@@ -259,15 +288,11 @@ struct suture_error *shadow_remove(const struct shadow *shadow, const char *path
 struct suture_error *shadow_put(const struct shadow *shadow, const char *path, const void *data,
 	size_t size, struct timespec mtime)
 {
-	_cleanup_free_ char *at = NULL, *dir = NULL;
+	_cleanup_free_ char *at = NULL;
 	struct timespec times[2] = {mtime, mtime};
 
 	TRY(shadow_remove(shadow, path));
 	TRY(place_of(shadow, path, &at));
-	dir = path_dirname(at);
-	if (!dir)
-		return error_nomem();
-	TRY(path_make_directory(dir));
 	TRY(path_write_file(at, data, size));
 	if (utimensat(AT_FDCWD, at, times, 0) < 0)
 		return error_errno(errno, "cannot set the time of %s", at);

@@ -13,11 +13,6 @@
 #define MAX_ENTRIES 1000000u
 #define MAX_DEPTH   128
 
-struct walk {
-	struct tree *tree;
-	const char *except;
-};
-
 static bool is_one_of(const char *name, const char *const *list, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -60,14 +55,13 @@ static void closedirp(DIR **dir)
 		closedir(*dir);
 }
 
-static struct suture_error *walk_directory(struct walk *walk, int fd, const char *path, int depth);
+static struct suture_error *walk_directory(struct tree *tree, int fd, const char *path, int depth);
 
 static struct suture_error *walk_entry(
-	struct walk *walk, int dir_fd, const char *dir, const struct dirent *entry, int depth)
+	struct tree *tree, int dir_fd, const char *dir, const struct dirent *entry, int depth)
 {
 	unsigned char type = type_of(dir_fd, entry);
 	const char *name = entry->d_name;
-	struct tree *tree = walk->tree;
 	char *path;
 
 	if (type == DT_DIR ? is_version_control(name) : is_product(name))
@@ -77,11 +71,9 @@ static struct suture_error *walk_entry(
 	if (asprintf(&path, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name) < 0)
 		return error_nomem();
 	struct tree_entry item = {path, type};
-	if (strcmp(path, walk->except) == 0 || !vec_push(&tree->entries, item)) {
-		bool skipped = strcmp(path, walk->except) == 0;
-
+	if (!vec_push(&tree->entries, item)) {
 		free(path);
-		return skipped ? NULL : error_nomem();
+		return error_nomem();
 	}
 	if (tree->entries.n > MAX_ENTRIES)
 		return error_create(SUTURE_ERROR_COMPDB, "%s holds more than %u files", tree->root,
@@ -91,11 +83,11 @@ static struct suture_error *walk_entry(
 	int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return NULL; /* not ours to read: no compile could */
-	return walk_directory(walk, fd, path, depth + 1);
+	return walk_directory(tree, fd, path, depth + 1);
 }
 
 /* Takes over fd. `path` stays valid: it is an entry's own, or the root. */
-static struct suture_error *walk_directory(struct walk *walk, int fd, const char *path, int depth)
+static struct suture_error *walk_directory(struct tree *tree, int fd, const char *path, int depth)
 {
 	__attribute__((cleanup(closedirp))) DIR *dir = fdopendir(fd);
 	struct dirent *entry;
@@ -111,21 +103,20 @@ static struct suture_error *walk_directory(struct walk *walk, int fd, const char
 	while ((entry = readdir(dir))) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		TRY(walk_entry(walk, dirfd(dir), path, entry, depth));
+		TRY(walk_entry(tree, dirfd(dir), path, entry, depth));
 	}
 	return NULL;
 }
 
-struct suture_error *tree_read(const char *root, const char *except, struct tree *ret)
+struct suture_error *tree_read(const char *root, struct tree *ret)
 {
 	struct tree tree = {.root = strdup(root)};
-	struct walk walk = {.tree = &tree, .except = except};
 
 	if (!tree.root)
 		return error_nomem();
 	int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct suture_error *err = fd < 0 ? error_errno(errno, "cannot read directory %s", root)
-					  : walk_directory(&walk, fd, root, 0);
+					  : walk_directory(&tree, fd, root, 0);
 	if (err) {
 		tree_deinit(&tree);
 		return err;

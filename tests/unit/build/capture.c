@@ -242,6 +242,21 @@ static void computed_and_forced_includes(void **state)
 	assert_units(&run, "b.c c.c");
 }
 
+static void includes_of_macros(void **state)
+{
+	_cleanup_run_ struct run run;
+
+	run_init(&run);
+	/* c.c cannot be compiled: it must not be a candidate. */
+	scratch_write(*state, "src/names.h", "#define OTHER <stddef.h>\n#define HDR  \"h.h\"\n");
+	scratch_write(*state, "src/a.c", "#include \"names.h\"\n#include HDR\nint a = K;\n");
+	scratch_write(
+		*state, "src/b.c", "#define S(x) #x\n#define HB S(h.h)\n#include HB\nint b = K;\n");
+	scratch_write(*state, "src/c.c", "#include \"names.h\"\n#include OTHER\n#error\n");
+	assert_ok(capture(*state, FIX_H, NULL, &run));
+	assert_units(&run, "a.c b.c");
+}
+
 static void build_directory_elsewhere(void **state)
 {
 	_cleanup_run_ struct run run;
@@ -510,6 +525,7 @@ int main(void)
 		TEST(header),
 		TEST(header_of_the_same_name),
 		TEST(computed_and_forced_includes),
+		TEST(includes_of_macros),
 		TEST(build_directory_elsewhere),
 		TEST(several_compiles_of_one_source),
 		TEST(files_that_come_and_go),

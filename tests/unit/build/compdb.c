@@ -178,11 +178,11 @@ static void assert_made(const char *dir, const char *command, const char *want)
 	assert_null(db.commands.at[0].broken);
 	snprintf(work, sizeof(work), "%s/work", dir);
 	path_remove_tree(work);
+	assert_ok(tree_read(dir, &tree));
 	assert_ok(path_make_directory(work));
-	assert_ok(tree_read(dir, work, &tree));
-	assert_ok(shadow_init(&shadow, work));
+	assert_ok(shadow_init(&shadow, work, false));
 	assert_ok(shadow_add(&shadow, &tree));
-	assert_ok(shadow_build(&shadow));
+	assert_ok(shadow_build(&shadow, NULL));
 	struct cflags_job job = {&shadow, SHADOW_AFTER, NULL, "OBJ", "DEP"};
 	assert_ok(cflags_make(&db.commands.at[0], &job, &argv));
 	char *p = text;
