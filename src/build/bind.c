@@ -50,6 +50,12 @@ static struct suture_error *old_place_error(struct assembly *as, const struct sp
 
 /* ---- bindings ---- */
 
+/* Lives as long as the object. */
+static const char *lasting_name(const struct span *span)
+{
+	return span->name ? span->name : span->object->sections.at[span->section].name;
+}
+
 static struct suture_error *to_payload(struct part *part, struct span *span, struct binding *ret)
 {
 	*ret = (struct binding){.kind = BIND_PAYLOAD, .part = part, .span = span};
@@ -64,6 +70,32 @@ static struct suture_error *to_dynamic(const struct assembly *as, const char *na
 			name, as->target->image->name);
 	*ret = (struct binding){.kind = BIND_DYNAMIC, .name = name, .dynsym = dynsym, .weak = weak};
 	return NULL;
+}
+
+/* The image's symbol for a place, of this very name if there is one. */
+static const struct image_symbol *symbol_there(
+	const struct assembly *as, const char *name, uint64_t address)
+{
+	const struct image_symbol *s;
+	size_t at = 0;
+
+	while ((s = target_find(as->target, name, &at)))
+		if (s->value == address && s->type != STT_TLS)
+			return s;
+	s = image_symbol_at(as->target->image, address);
+	return s && s->value == address ? s : NULL;
+}
+
+static void to_address(const struct assembly *as, uint64_t address, struct binding *ret)
+{
+	const struct image_symbol *s = symbol_there(as, ret->name, address);
+
+	ret->kind = BIND_ADDRESS;
+	ret->value = address;
+	if (!s)
+		return;
+	ret->elf_type = s->type;
+	ret->size = s->size;
 }
 
 /* From what matched code said of it. */
@@ -81,14 +113,7 @@ static bool to_known(const struct assembly *as, const struct known *known, const
 		ret->kind = BIND_TLS;
 		ret->value = known->tls;
 	} else if (known->has_address && known->address) {
-		const struct image_symbol *s = image_symbol_at(as->target->image, known->address);
-
-		ret->kind = BIND_ADDRESS;
-		ret->value = known->address;
-		if (s && s->value == known->address) {
-			ret->elf_type = s->type;
-			ret->size = s->size;
-		}
+		to_address(as, known->address, ret);
 	} else {
 		return false;
 	}
@@ -142,7 +167,7 @@ static struct suture_error *bind_data(
 		return to_payload(part, target, ret);
 	if (known && place->state == PLACE_MISMATCH)
 		return old_place_error(as, target);
-	if (known && to_known(as, known, SPAN_NAME(target->twin), target->size,
+	if (known && to_known(as, known, lasting_name(target), target->size,
 			     target->kind == SPAN_TLS ? STT_TLS : STT_OBJECT, ret))
 		return NULL;
 	if (known && place->state == PLACE_AMBIGUOUS)

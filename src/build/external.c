@@ -44,7 +44,8 @@ static bool is_same(
 	if (s->kind != kinds[b->kind])
 		return false;
 	if (!is_by_name(b))
-		return s->value == b->value;
+		return s->value == b->value &&
+		       (s->elf_type == STT_GNU_IFUNC) == (b->elf_type == STT_GNU_IFUNC);
 	return !strcmp(s->name, name_of(as, b)) && same_text(s->version, version_of(as, b));
 }
 

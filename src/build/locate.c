@@ -209,6 +209,17 @@ static const char *ref_name(const struct location *l, const struct ref *ref, cha
 			   : l->before->symbols.at[ref->symbol].name;
 }
 
+static const char *value_name(const struct location *l, const struct value *v)
+{
+	const struct image *image = l->target->image;
+	const struct image_symbol *s;
+
+	if (v->kind == VALUE_DYNAMIC || v->kind == VALUE_TLS_DYNAMIC)
+		return image->dynsyms.at[v->dynsym].name;
+	s = v->kind == VALUE_ADDRESS ? image_symbol_at(image, v->number) : NULL;
+	return s && s->value == v->number ? s->name : "something else";
+}
+
 static struct suture_error *check_consistent(
 	const struct location *l, const struct match *match, char **ret)
 {
@@ -218,8 +229,8 @@ static struct suture_error *check_consistent(
 		if (!is_single(s->ref) || (consistent(l, known_of(l, s->ref), &s->value) &&
 						  name_fits(l, s->ref, &s->value)))
 			continue;
-		const char *name = ref_name(l, s->ref, buf);
-		if (asprintf(ret, "what it has for %s is something else in the target", name) < 0) {
+		if (asprintf(ret, "the target has %s for %s", value_name(l, &s->value),
+			    ref_name(l, s->ref, buf)) < 0) {
 			*ret = NULL;
 			return error_nomem();
 		}

@@ -238,38 +238,73 @@ uint64_t match_address(const struct match *match, uint64_t offset)
 
 /* ---- constants without a name ---- */
 
+/* The beginning of a text, for messages. */
+static void quote(const uint8_t *text, uint64_t size, char *ret, size_t len)
+{
+	size_t n = 0;
+
+	for (uint64_t i = 0; i < size && text[i] && n + 2 < len; i++)
+		ret[n++] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '.';
+	ret[n] = '\0';
+}
+
+static bool is_text(const struct span *span)
+{
+	for (uint64_t i = 0; i < 3; i++)
+		if (span->size < 3 || span->data[i] < 0x20 || span->data[i] >= 0x7f)
+			return false;
+	return span->anonymous && !span->refs.n;
+}
+
+static struct suture_error *content_differs(
+	const struct span *span, const uint8_t *run, uint64_t address, struct match *ret)
+{
+	char pre[48], now[48];
+
+	if (!is_text(span))
+		return explain(ret, "%s has another content at 0x%llx of the target",
+			SPAN_NAME(span), (unsigned long long)address);
+	quote(span->data, span->size, pre, sizeof(pre));
+	quote(run, span->size, now, sizeof(now));
+	return explain(ret, "the target has \"%s\" for \"%s\"", now, pre);
+}
+
+static struct suture_error *solve_data(const struct target *target, const struct span *span,
+	const struct ref *ref, uint64_t address, struct match *ret)
+{
+	struct solved solved = {.ref = ref};
+
+	if (!target_data_value(target, ref->type, address + ref->offset, ref->bias, &solved.value))
+		return explain(ret, "%s+0x%llx refers to nothing known in the target",
+			SPAN_NAME(span), (unsigned long long)ref->offset);
+	solved.value.number -= ref->addend;
+	return vec_push(&ret->solved, solved) ? NULL : error_nomem();
+}
+
+/* What `span` holds from offset `from` on; it begins at `address`. */
 static struct suture_error *match_span_data(const struct target *target, const struct span *span,
 	uint64_t address, uint64_t from, struct match *ret)
 {
-	_cleanup_free_ uint8_t *run = NULL;
+	_cleanup_free_ uint8_t *run = calloc(1, span->size + 1);
 	uint64_t at = from;
 
 	if (!span->data || from >= span->size)
 		return NULL;
-	run = malloc(span->size);
 	if (!run)
 		return error_nomem();
 	if (!target_read(target, address + from, run + from, span->size - from))
 		return explain(ret, "%s is not at 0x%llx of the target", SPAN_NAME(span),
 			(unsigned long long)address);
-	for (size_t i = 0; i <= span->refs.n; i++) {
+	for (size_t i = 0; i <= span->refs.n && !ret->why; i++) {
 		const struct ref *ref = i < span->refs.n ? &span->refs.at[i] : NULL;
 		uint64_t end = ref ? ref->offset : span->size;
 
 		if (end > at && memcmp(run + at, span->data + at, end - at))
-			return explain(ret, "%s has another content at 0x%llx of the target",
-				SPAN_NAME(span), (unsigned long long)address);
+			return content_differs(span, run, address, ret);
 		if (!ref || ref->offset < from)
 			continue;
 		at = ref->offset + arch->reloc_size(ref->type);
-		struct solved solved = {.ref = ref};
-		if (!target_data_value(
-			    target, ref->type, address + ref->offset, ref->bias, &solved.value))
-			return explain(ret, "%s+0x%llx refers to nothing known in the target",
-				SPAN_NAME(span), (unsigned long long)ref->offset);
-		solved.value.number -= ref->addend;
-		if (!vec_push(&ret->solved, solved))
-			return error_nomem();
+		TRY(solve_data(target, span, ref, address, ret));
 	}
 	return NULL;
 }

@@ -194,6 +194,30 @@ static struct suture_error *check_list(const struct part *part, const struct spa
 		SPAN_NAME(span), section_name(span), span->twin ? "changed" : "new");
 }
 
+static struct suture_error *check_relocs(const struct part *part, const struct span *span)
+{
+	const struct arch *arch = &arch_x86_64;
+
+	vec_foreach (ref, &span->refs)
+		if (arch->reloc_need(ref->type) == RELOC_UNSUPPORTED)
+			return error_create(SUTURE_ERROR_UNSUPPORTED,
+				"%s: %s uses relocation %s (%u), which is not supported%s",
+				part->pair->unit->name, SPAN_NAME(span),
+				arch->reloc_name(ref->type), ref->type,
+				arch->reloc_size(ref->type) == 8
+					? " (code models other than small are not)"
+					: "");
+	return NULL;
+}
+
+static struct suture_error *check_code(const struct part *part, const struct span *span)
+{
+	if (span->kind != SPAN_CODE || !span->changed)
+		return NULL;
+	TRY(check_relocs(part, span));
+	return span->twin ? check_relocs(part, span->twin) : NULL;
+}
+
 struct suture_error *refuse_changes(const struct part *part)
 {
 	vec_foreach (p, &part->pair->after->spans) {
@@ -203,6 +227,7 @@ struct suture_error *refuse_changes(const struct part *part)
 		TRY(check_ifunc(part, *p));
 		TRY(check_constant(part, *p));
 		TRY(check_list(part, *p));
+		TRY(check_code(part, *p));
 	}
 	vec_foreach (p, &part->pair->before->spans) {
 		TRY(check_removed(part, *p));

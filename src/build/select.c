@@ -212,9 +212,9 @@ static struct suture_error *collect(struct assembly *as)
 	vec_foreach (part, &as->parts) {
 		if (!part->hosted || !part->pair->after)
 			continue;
+		TRY(refuse_changes(part));
 		vec_foreach (p, &part->pair->after->spans)
 			TRY(carry_changed(as, part, *p));
-		TRY(refuse_changes(part));
 	}
 	return close_over(as);
 }
