@@ -105,10 +105,10 @@ struct suture_error *image_open_elf(const char *path, int *ret_fd, Elf **ret)
 Elf_Scn *image_section(Elf *elf, uint32_t type, Elf64_Shdr *ret)
 {
 	for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn));) {
-		const Elf64_Shdr *sh = elf64_getshdr(scn);
+		GElf_Shdr sh;
 
-		if (sh && sh->sh_type == type) {
-			*ret = *sh;
+		if (gelf_getshdr(scn, &sh) && sh.sh_type == type) {
+			*ret = sh;
 			return scn;
 		}
 	}
@@ -117,31 +117,37 @@ Elf_Scn *image_section(Elf *elf, uint32_t type, Elf64_Shdr *ret)
 
 /* ---- segments ---- */
 
+static struct suture_error *check_segment(const struct image *image, size_t i, const Elf64_Phdr *ph)
+{
+	uint64_t size = image_private(image)->size;
+
+	if (ph->p_type == PT_LOAD &&
+		(ph->p_filesz > ph->p_memsz || ph->p_vaddr + ph->p_memsz < ph->p_vaddr))
+		return image_bad("malformed segment %zu", i);
+	if (ph->p_type != PT_GNU_STACK &&
+		(ph->p_offset > size || ph->p_filesz > size - ph->p_offset))
+		return image_bad("truncated: segment %zu reaches behind the end of the file", i);
+	return NULL;
+}
+
 static struct suture_error *read_segments(struct image *image)
 {
-	const struct image_private *p = image_private(image);
-	const Elf64_Phdr *phdrs = elf64_getphdr(image->elf);
 	size_t n;
 
-	if (!phdrs || elf_getphdrnum(image->elf, &n) < 0 || n > PHDRS_MAX)
+	if (elf_getphdrnum(image->elf, &n) < 0 || n > PHDRS_MAX)
 		return image_bad("program headers: %s", elf_errmsg(-1));
 	for (size_t i = 0; i < n; i++) {
-		const Elf64_Phdr *ph = &phdrs[i];
+		GElf_Phdr ph;
 
-		if (ph->p_type == PT_LOAD &&
-			(ph->p_filesz > ph->p_memsz || ph->p_vaddr + ph->p_memsz < ph->p_vaddr))
-			return image_bad("malformed segment %zu", i);
-		if (ph->p_type != PT_GNU_STACK &&
-			(ph->p_offset > p->size || ph->p_filesz > p->size - ph->p_offset))
-			return image_bad("truncated: segment %zu reaches behind the end of the "
-					 "file",
-				i);
-		if (ph->p_type == PT_TLS) {
-			image->tls_vaddr = ph->p_vaddr;
-			image->tls_size = ph->p_memsz;
-			image->tls_align = ph->p_align;
+		if (!gelf_getphdr(image->elf, i, &ph))
+			return image_bad("program headers: %s", elf_errmsg(-1));
+		TRY(check_segment(image, i, &ph));
+		if (ph.p_type == PT_TLS) {
+			image->tls_vaddr = ph.p_vaddr;
+			image->tls_size = ph.p_memsz;
+			image->tls_align = ph.p_align;
 		}
-		if (!vec_push(&image->phdrs, *ph))
+		if (!vec_push(&image->phdrs, ph))
 			return error_nomem();
 	}
 	return NULL;
@@ -160,9 +166,10 @@ static void read_build_id(struct image *image)
 static bool is_debug_file(Elf *elf)
 {
 	for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn));) {
-		const Elf64_Shdr *sh = elf64_getshdr(scn);
+		GElf_Shdr sh;
 
-		if (sh && sh->sh_type == SHT_NOBITS && (sh->sh_flags & SHF_EXECINSTR))
+		if (gelf_getshdr(scn, &sh) && sh.sh_type == SHT_NOBITS &&
+			(sh.sh_flags & SHF_EXECINSTR))
 			return true;
 	}
 	return false;

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of the image code share. */
+/*
+ * What the parts of the image code share. Headers and symbols are taken with gelf_*, which copies
+ * them: elf64_* gives pointers into the file, and that may have any alignment.
+ */
 #ifndef ELF_IMAGE_PRIVATE_H
 #define ELF_IMAGE_PRIVATE_H
+
+#include <gelf.h>
 
 #include "elf/image.h"
 

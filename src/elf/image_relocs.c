@@ -73,16 +73,16 @@ struct suture_error *image_read_relocs(struct image *image)
 	struct image_private *p = image_private(image);
 
 	for (Elf_Scn *scn = NULL; (scn = elf_nextscn(image->elf, scn));) {
-		const Elf64_Shdr *sh = elf64_getshdr(scn);
+		GElf_Shdr sh;
 
 		/* Without SHF_ALLOC they are the static linker's, left by --emit-relocs. */
-		if (!sh || !(sh->sh_flags & SHF_ALLOC) ||
-			(sh->sh_type != SHT_RELA && sh->sh_type != SHT_RELR))
+		if (!gelf_getshdr(scn, &sh) || !(sh.sh_flags & SHF_ALLOC) ||
+			(sh.sh_type != SHT_RELA && sh.sh_type != SHT_RELR))
 			continue;
 		Elf_Data *data = elf_rawdata(scn, NULL);
 		if (!data || (data->d_size && !data->d_buf))
 			return image_bad("relocations: %s", elf_errmsg(-1));
-		TRY(sh->sh_type == SHT_RELA ? read_rela(image, data) : read_relr(image, data));
+		TRY(sh.sh_type == SHT_RELA ? read_rela(image, data) : read_relr(image, data));
 	}
 	if (p->relocs.n)
 		qsort(p->relocs.at, p->relocs.n, sizeof(*p->relocs.at), by_offset);

@@ -16,19 +16,23 @@ static struct suture_error *table_data(Elf_Scn *scn, Elf_Data **ret)
 }
 
 static struct suture_error *to_symbol(
-	Elf *elf, const Elf64_Shdr *sh, const Elf64_Sym *sym, struct image_symbol *ret)
+	Elf *elf, const Elf64_Shdr *sh, Elf_Data *data, size_t i, struct image_symbol *ret)
 {
+	GElf_Sym sym;
+
+	if (!gelf_getsym(data, i, &sym))
+		return image_bad("symbol %zu: %s", i, elf_errmsg(-1));
 	*ret = (struct image_symbol){
-		.name = elf_strptr(elf, sh->sh_link, sym->st_name),
-		.value = sym->st_value,
-		.size = sym->st_size,
-		.type = ELF64_ST_TYPE(sym->st_info),
-		.bind = ELF64_ST_BIND(sym->st_info),
-		.visibility = ELF64_ST_VISIBILITY(sym->st_other),
-		.shndx = sym->st_shndx,
+		.name = elf_strptr(elf, sh->sh_link, sym.st_name),
+		.value = sym.st_value,
+		.size = sym.st_size,
+		.type = ELF64_ST_TYPE(sym.st_info),
+		.bind = ELF64_ST_BIND(sym.st_info),
+		.visibility = ELF64_ST_VISIBILITY(sym.st_other),
+		.shndx = sym.st_shndx,
 	};
 	if (!ret->name)
-		return image_bad("symbol name %u: %s", sym->st_name, elf_errmsg(-1));
+		return image_bad("symbol name %u: %s", sym.st_name, elf_errmsg(-1));
 	return NULL;
 }
 
@@ -44,7 +48,7 @@ struct suture_error *image_read_symbols(struct image *image, Elf *elf)
 		return NULL;
 	TRY(table_data(scn, &data));
 	for (size_t i = 0; i < data->d_size / sizeof(Elf64_Sym); i++) {
-		TRY(to_symbol(elf, &sh, (const Elf64_Sym *)data->d_buf + i, &s));
+		TRY(to_symbol(elf, &sh, data, i, &s));
 		/* Linkers end a file's locals with a nameless STT_FILE before their own. */
 		if (s.type == STT_FILE)
 			file = s.name[0] ? s.name : NULL;
@@ -142,8 +146,11 @@ static struct suture_error *name_versions(struct image *image, const struct vers
 		return image_bad("%zu symbol versions for %zu dynamic symbols",
 			data->d_size / sizeof(Elf64_Versym), image->dynsyms.n);
 	for (size_t i = 0; i < image->dynsyms.n; i++) {
-		size_t index = ((const Elf64_Versym *)data->d_buf)[i] & 0x7fff;
+		GElf_Versym index;
 
+		if (!gelf_getversym(data, i, &index))
+			return image_bad("symbol version %zu: %s", i, elf_errmsg(-1));
+		index &= 0x7fff;
 		if (index < v->names.n)
 			image->dynsym_versions.at[i] = v->names.at[index];
 	}
@@ -177,7 +184,7 @@ struct suture_error *image_read_dynsyms(struct image *image)
 
 		if (!s || !vec_add(&image->dynsym_versions))
 			return error_nomem();
-		TRY(to_symbol(image->elf, &sh, (const Elf64_Sym *)data->d_buf + i, s));
+		TRY(to_symbol(image->elf, &sh, data, i, s));
 	}
 	return read_versions(image);
 }
