@@ -69,11 +69,13 @@ struct suture_error *hot_old_code(struct hot_ranges *ranges, const struct patch 
 
 struct suture_error *hot_payloads(struct hot_ranges *ranges, const struct ledger *ledger)
 {
-	/* Functions first: they have the names. Then all of the code, new functions included. */
-	vec_foreach (f, &ledger->functions) {
-		remote_addr start = f->new_address, end = start + f->new_size;
+	ranges->entries = true;
+	/* Functions first: they have the names. Then all of the code. */
+	vec_foreach (symbol, &ledger->symbols) {
+		remote_addr start = symbol->address, end = start + symbol->size;
 
-		TRY(add_range(ranges, (struct hot_range){f->name, start, start, end, start, end}));
+		TRY(add_range(
+			ranges, (struct hot_range){symbol->name, start, start, end, start, end}));
 	}
 	vec_foreach (image, &ledger->images) {
 		if (image->text)
@@ -111,6 +113,8 @@ static struct suture_error *attempt(struct attempt *a, uint64_t stop_by_ns)
 	const struct change *change = a->change;
 
 	a->quiet = false;
+	/* Once more in the freeze; what fails is found without one, what works is warm then. */
+	TRY(commit_verify(change->commit));
 	TRY(quiesce_prepare(a->quiesce));
 	TRY(freeze_stop(a->freeze, stop_by_ns));
 	struct suture_error *err = in_freeze(a);

@@ -20,6 +20,7 @@ enum {
 	STRING_MAX = 64 << 10,
 	IMAGES_MAX = 1024,
 	FUNCTIONS_MAX = 1 << 16,
+	SYMBOLS_MAX = 1 << 18,
 };
 
 #define USER_ADDRESS_MAX ((uint64_t)1 << 56)
@@ -48,11 +49,11 @@ void ledger_destroy(struct ledger *ledger)
 		free(image->name);
 	vec_foreach (f, &ledger->functions)
 		free(f->name);
-	vec_foreach (e, &ledger->escapes)
-		free(e->name);
+	vec_foreach (symbol, &ledger->symbols)
+		free(symbol->name);
 	vec_free(&ledger->images);
 	vec_free(&ledger->functions);
-	vec_free(&ledger->escapes);
+	vec_free(&ledger->symbols);
 	free(ledger->name);
 	free(ledger->version);
 	free(ledger->description);
@@ -122,10 +123,12 @@ static void put_body(FILE *f, const struct ledger *ledger)
 	put_u64(f, ledger->functions.n);
 	vec_foreach (function, &ledger->functions)
 		put_function(f, function);
-	put_u64(f, ledger->escapes.n);
-	vec_foreach (e, &ledger->escapes) {
-		put_string(f, e->name);
-		put_u64(f, e->address);
+	put_u64(f, ledger->symbols.n);
+	vec_foreach (symbol, &ledger->symbols) {
+		put_string(f, symbol->name);
+		put_u64(f, symbol->address);
+		put_u64(f, symbol->size);
+		put_u64(f, symbol->escapes);
 	}
 }
 
@@ -322,11 +325,14 @@ static void get_function(
 		c->bad = true;
 }
 
-static void get_escape(struct cursor *c, struct ledger_escape *e)
+static void get_symbol(struct cursor *c, struct ledger_symbol *symbol)
 {
-	e->name = get_string(c);
-	e->address = get_u64(c);
-	if (e->address > USER_ADDRESS_MAX)
+	symbol->name = get_string(c);
+	symbol->address = get_u64(c);
+	symbol->size = get_u64(c);
+	uint64_t escapes = get_u64(c);
+	symbol->escapes = escapes;
+	if (escapes > 1 || !range_ok(symbol->address, symbol->address + symbol->size))
 		c->bad = true;
 }
 
@@ -354,7 +360,7 @@ static void get_body(struct cursor *c, struct ledger *ledger)
 	ledger->applied_at = (int64_t)get_u64(c);
 	GET_ALL(c, &ledger->images, IMAGES_MAX, 9 * 8, get_image);
 	GET_ALL(c, &ledger->functions, FUNCTIONS_MAX, 9 * 8, get_function, ledger);
-	GET_ALL(c, &ledger->escapes, FUNCTIONS_MAX, 2 * 8, get_escape);
+	GET_ALL(c, &ledger->symbols, SYMBOLS_MAX, 4 * 8, get_symbol);
 	if (c->left)
 		c->bad = true;
 }

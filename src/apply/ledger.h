@@ -49,11 +49,12 @@ struct ledger_function {
 	uint64_t new_size;
 };
 
-/* A function of the payload whose address the payload hands out: a pointer to it may be anywhere.
- */
-struct ledger_escape {
+/* A function of the payload, for messages; and to know which pointers may be anywhere. */
+struct ledger_symbol {
 	char *name;
 	remote_addr address;
+	uint64_t size;
+	bool escapes; /* the payload takes its address */
 };
 
 struct ledger {
@@ -66,7 +67,7 @@ struct ledger {
 	uint8_t id[PATCH_DIGEST_SIZE];
 	VEC(struct ledger_image) images;
 	VEC(struct ledger_function) functions;
-	VEC(struct ledger_escape) escapes;
+	VEC(struct ledger_symbol) symbols;
 };
 
 /* Empty; NULL when out of memory. */

@@ -109,12 +109,109 @@ void link_destroy(struct link *link)
 		vec_free(&p->stubs);
 	}
 	vec_free(&link->payloads);
-	vec_free(&link->escapes);
+	vec_free(&link->functions);
 	free(link->bindings);
 	free(link->section_at);
 	if (link->binder.target)
 		binder_deinit(&link->binder);
 	free(link);
+}
+
+static bool is_eh_frame(const struct patch_section *s)
+{
+	return s->type == SHT_X86_64_UNWIND || !strncmp(s->name, ".eh_frame", 9);
+}
+
+/* ---- functions, and who hands out their addresses ---- */
+
+remote_addr link_function_address(const struct link *link, const struct link_function *function)
+{
+	const struct payload *p =
+		link_payload(link, link->patch->sections.at[function->section].image);
+
+	return p->start + link->section_at[function->section] + function->offset;
+}
+
+static struct link_function *function_at(struct link *link, uint32_t section, int64_t offset)
+{
+	vec_foreach (f, &link->functions) {
+		if (f->section == section && (int64_t)f->offset == offset)
+			return f;
+	}
+	return NULL;
+}
+
+static bool is_code(const struct patch_section *s)
+{
+	return s->flags & SHF_EXECINSTR;
+}
+
+static struct suture_error *add_function(
+	struct link *link, const char *name, uint32_t section, uint64_t offset, uint64_t size)
+{
+	struct link_function function = {name, section, offset, size, false};
+
+	if (function_at(link, section, offset))
+		return NULL;
+	return vec_push(&link->functions, function) ? NULL : error_nomem();
+}
+
+/* With -ffunction-sections a section without a symbol of its own is a function all the same. */
+static struct suture_error *list_functions(struct link *link)
+{
+	const struct patch *patch = link->patch;
+
+	vec_foreach (s, &patch->symbols) {
+		if (s->kind == PATCH_SYMBOL_PAYLOAD && s->elf_type == STT_FUNC &&
+			is_code(&patch->sections.at[s->section]))
+			TRY(add_function(link, s->name, s->section, s->value, s->size));
+	}
+	for (uint32_t i = 0; i < patch->sections.n; i++) {
+		const struct patch_section *s = &patch->sections.at[i];
+		const char *name = !strncmp(s->name, ".text.", 6) ? s->name + 6 : s->name;
+
+		if (is_code(s))
+			TRY(add_function(link, name, i, 0, s->size));
+	}
+	return NULL;
+}
+
+/*
+ * The function whose address this relocation hands out; NULL: none. Only the start of a function
+ * counts: jump tables point inside. A PC-relative field is the last of its instruction, so the
+ * address is four bytes further than the addend says.
+ */
+static struct link_function *handed_out(
+	struct link *link, const struct patch_section *section, const struct patch_reloc *reloc)
+{
+	const struct patch_symbol *symbol = &link->patch->symbols.at[reloc->symbol];
+	enum reloc_need need = link->arch->reloc_need(reloc->type);
+	bool pc_relative = link->arch->reloc_size(reloc->type) == 4 &&
+			   !link->arch->reloc_is_abs32(reloc->type);
+
+	if (symbol->kind != PATCH_SYMBOL_PAYLOAD || is_eh_frame(section) ||
+		!is_code(section_of(link, reloc->symbol)))
+		return NULL;
+	if (need == RELOC_NEED_GOT)
+		return function_at(link, symbol->section, symbol->value);
+	if (need != RELOC_NEED_VALUE)
+		return NULL;
+	return function_at(link, symbol->section,
+		(int64_t)symbol->value + reloc->addend + (pc_relative ? 4 : 0));
+}
+
+struct suture_error *link_find_functions(struct link *link)
+{
+	TRY(list_functions(link));
+	vec_foreach (section, &link->patch->sections) {
+		vec_foreach (reloc, &section->relocs) {
+			struct link_function *f = handed_out(link, section, reloc);
+
+			if (f)
+				f->escapes = true;
+		}
+	}
+	return NULL;
 }
 
 /* ---- layout ---- */
@@ -129,12 +226,7 @@ static uint64_t area_add(struct link_area *area, uint64_t size, uint64_t align)
 
 static int area_of(const struct patch_section *s)
 {
-	return s->flags & SHF_EXECINSTR ? AREA_TEXT : s->flags & SHF_WRITE ? AREA_DATA : AREA_RO;
-}
-
-static bool is_eh_frame(const struct patch_section *s)
-{
-	return s->type == SHT_X86_64_UNWIND || !strncmp(s->name, ".eh_frame", 9);
+	return is_code(s) ? AREA_TEXT : s->flags & SHF_WRITE ? AREA_DATA : AREA_RO;
 }
 
 /* Offsets in the area for now; link_layout() adds where the area is. */
@@ -307,46 +399,6 @@ static struct suture_error *lay_reloc(
 	return add_stub(link, p, reloc->symbol);
 }
 
-/* A function of the payload whose address this relocation hands out; NULL: none. */
-static const struct patch_symbol *escaping(const struct link *link,
-	const struct patch_section *section, const struct patch_reloc *reloc)
-{
-	const struct patch *patch = link->patch;
-	const struct patch_symbol *symbol = &patch->symbols.at[reloc->symbol];
-	enum reloc_need need = link->arch->reloc_need(reloc->type);
-	int64_t at = symbol->value;
-
-	if (symbol->kind != PATCH_SYMBOL_PAYLOAD || is_eh_frame(section) ||
-		(need != RELOC_NEED_VALUE && need != RELOC_NEED_GOT))
-		return NULL;
-	if (!(section_of(link, reloc->symbol)->flags & SHF_EXECINSTR))
-		return NULL;
-	/* By section and offset: only the start of a function counts, jump tables point inside. */
-	if (symbol->elf_type != STT_SECTION)
-		return symbol->elf_type == STT_FUNC ? symbol : NULL;
-	at += reloc->addend +
-	      (link->arch->reloc_size(reloc->type) == 4 && !link->arch->reloc_is_abs32(reloc->type)
-			      ? 4
-			      : 0);
-	vec_foreach (s, &patch->symbols) {
-		if (s->kind == PATCH_SYMBOL_PAYLOAD && s->elf_type == STT_FUNC &&
-			s->section == symbol->section && (int64_t)s->value == at)
-			return s;
-	}
-	return NULL;
-}
-
-static struct suture_error *note_escape(struct link *link, const struct patch_symbol *symbol)
-{
-	uint32_t index = symbol - link->patch->symbols.at;
-
-	vec_foreach (have, &link->escapes) {
-		if (*have == index)
-			return NULL;
-	}
-	return vec_push(&link->escapes, index) ? NULL : error_nomem();
-}
-
 static struct suture_error *lay_relocs(struct link *link, struct payload *p)
 {
 	vec_foreach (section, &link->patch->sections) {
@@ -354,19 +406,6 @@ static struct suture_error *lay_relocs(struct link *link, struct payload *p)
 			continue;
 		vec_foreach (reloc, &section->relocs)
 			TRY(error_wrap(lay_reloc(link, p, reloc), "section %s", section->name));
-	}
-	return NULL;
-}
-
-struct suture_error *link_find_escapes(struct link *link)
-{
-	vec_foreach (section, &link->patch->sections) {
-		vec_foreach (reloc, &section->relocs) {
-			const struct patch_symbol *symbol = escaping(link, section, reloc);
-
-			if (symbol)
-				TRY(note_escape(link, symbol));
-		}
 	}
 	return NULL;
 }

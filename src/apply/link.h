@@ -13,7 +13,7 @@
  *	data  rw-	variables, then zeroes
  *	guard ---
  *
- * Order of use: link_create (binds every symbol), link_find_escapes, link_layout, place each
+ * Order of use: link_create (binds every symbol), link_find_functions, link_layout, place each
  *payload (payload.start), link_relocate. The target is only read.
  */
 #ifndef APPLY_LINK_H
@@ -46,6 +46,14 @@ struct link_veneer {
 	uint64_t slot; /* offset in the ro area; of a stub: in the data area */
 };
 
+/* A function of a payload. */
+struct link_function {
+	const char *name;
+	uint32_t section;
+	uint64_t offset, size; /* in the section */
+	bool escapes;	       /* the payload takes its address */
+};
+
 struct payload {
 	uint32_t image; /* index into patch.images */
 	struct target_image *target;
@@ -65,7 +73,7 @@ struct link {
 	struct binding *bindings;     /* per symbol; payload symbols: empty */
 	uint64_t *section_at;	      /* per section: offset in its payload */
 	VEC(struct payload) payloads; /* in the order of patch.images */
-	VEC(uint32_t) escapes; /* symbols: functions of the payload whose address it hands out */
+	VEC(struct link_function) functions;
 };
 
 struct suture_error *link_create(struct target *target, const struct patch *patch,
@@ -75,8 +83,8 @@ static inline void link_destroyp(struct link **link)
 {
 	link_destroy(*link);
 }
-/* Fills `escapes`. */
-struct suture_error *link_find_escapes(struct link *link) MUST_USE;
+/* Fills `functions`. */
+struct suture_error *link_find_functions(struct link *link) MUST_USE;
 /* The first payload begins (behind its guard page) with `ledger_size` bytes of room. */
 struct suture_error *link_layout(struct link *link, uint64_t ledger_size) MUST_USE;
 /* Needs every payload's start. RANGE, SYMBOL, UNSUPPORTED say which reference cannot be made. */
@@ -86,6 +94,7 @@ struct suture_error *link_relocate(struct link *link) MUST_USE;
 struct payload *link_payload(const struct link *link, uint32_t image);
 /* Where a payload symbol is, once the payloads are placed. */
 remote_addr link_symbol_address(const struct link *link, uint32_t symbol);
+remote_addr link_function_address(const struct link *link, const struct link_function *function);
 
 static inline remote_addr payload_area(const struct payload *p, int area)
 {

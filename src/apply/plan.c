@@ -81,15 +81,17 @@ static struct suture_error *record_function(struct plan *plan, const struct patc
 		from->name);
 }
 
-static struct suture_error *record_escapes(struct plan *plan)
+static struct suture_error *record_symbols(struct plan *plan)
 {
-	vec_foreach (symbol, &plan->link->escapes) {
-		struct ledger_escape *e = vec_add(&plan->ledger->escapes);
+	vec_foreach (from, &plan->link->functions) {
+		struct ledger_symbol *symbol = vec_add(&plan->ledger->symbols);
 
-		if (!e)
+		if (!symbol)
 			return error_nomem();
-		e->name = copy(plan->patch->symbols.at[*symbol].name);
-		if (!e->name)
+		symbol->name = copy(from->name);
+		symbol->size = from->size;
+		symbol->escapes = from->escapes;
+		if (!symbol->name)
 			return error_nomem();
 	}
 	return NULL;
@@ -127,7 +129,7 @@ static struct suture_error *record(struct plan *plan)
 		if (f->address)
 			TRY(record_function(plan, f));
 	}
-	TRY(record_escapes(plan));
+	TRY(record_symbols(plan));
 	return ledger_size(ledger, &plan->ledger_size);
 }
 
@@ -179,9 +181,9 @@ static struct suture_error *record_detours(struct plan *plan)
 				(unsigned long long)f->new_address);
 		f++;
 	}
-	for (size_t i = 0; i < plan->link->escapes.n; i++)
-		plan->ledger->escapes.at[i].address =
-			link_symbol_address(plan->link, plan->link->escapes.at[i]);
+	for (size_t i = 0; i < plan->link->functions.n; i++)
+		plan->ledger->symbols.at[i].address =
+			link_function_address(plan->link, &plan->link->functions.at[i]);
 	return NULL;
 }
 
@@ -236,7 +238,7 @@ struct suture_error *plan_create(
 	TRY(verify_ledger(target, patch));
 	TRY(link_create(target, patch, plan->images, &plan->link));
 	TRY(verify_code(plan));
-	TRY(link_find_escapes(plan->link));
+	TRY(link_find_functions(plan->link));
 	TRY(record(plan));
 	TRY(check_shape(plan));
 	TRY(link_layout(plan->link, plan->ledger_size));

@@ -21,7 +21,8 @@ enum {
 	NEXT_PIECE = 16 << 10, /* of deeper stacks */
 	COPY_MAX = 256 << 10,  /* kept of a suspect's stack */
 	USUAL_MAX = 16 << 20,  /* a stack deeper than this is left to the unwinder */
-	DESCRIPTOR = 4096,     /* above the thread pointer: start routine, cleanup handlers */
+	USUAL_PIECE = 2048,    /* of most threads */
+	DESCRIPTOR = 2560,     /* above the thread pointer: start routine, cleanup handlers */
 	CLUSTER_GAP = 1 << 20, /* hot ranges closer than this are scanned for as one */
 	SLACK_THREADS = 64,
 };
@@ -90,7 +91,38 @@ void quiesce_deinit(struct quiesce *q)
 	free(q->spans);
 	free(q->pieces);
 	free(q->extents);
-	free(q->bytes);
+	free(q->words);
+}
+
+/* ---- scanning ---- */
+
+/* Some word lies in the span. Without branches: this loop is most of the time in a freeze. */
+static bool any_in_span(const uint64_t *words, size_t n, const struct scan_span *span)
+{
+	uint64_t found = 0;
+
+	for (size_t i = 0; i < n; i++)
+		found |= words[i] - span->low < span->size;
+	return found;
+}
+
+/* Index of the last hot word of n, or -1. */
+static ssize_t scan_words(const struct quiesce *q, const uint64_t *words, size_t n)
+{
+	ssize_t last = -1;
+
+	for (size_t s = 0; s < q->n_spans; s++) {
+		const struct scan_span *span = &q->spans[s];
+
+		if (!any_in_span(words, n, span))
+			continue;
+		for (ssize_t i = n; --i > last;) {
+			if (words[i] - span->low < span->size &&
+				hot_find_return(q->ranges, words[i]))
+				last = i;
+		}
+	}
+	return last;
 }
 
 /* ---- before the freeze ---- */
@@ -121,15 +153,15 @@ static struct suture_error *reserve_threads(struct quiesce *q, size_t n)
 	return NULL;
 }
 
-static struct suture_error *reserve_bytes(struct quiesce *q, size_t size)
+static struct suture_error *reserve_words(struct quiesce *q, size_t size)
 {
-	if (size <= q->bytes_size)
+	if (size <= q->words_size)
 		return NULL;
-	uint8_t *bytes = realloc(q->bytes, size);
-	if (!bytes)
+	uint64_t *words = realloc(q->words, size);
+	if (!words)
 		return error_nomem();
-	q->bytes = bytes;
-	q->bytes_size = size;
+	q->words = words;
+	q->words_size = size;
 	return NULL;
 }
 
@@ -164,8 +196,9 @@ struct suture_error *quiesce_prepare(struct quiesce *q)
 	n += n / 8;
 	TRY(reserve_threads(q, n));
 	/* Most threads block with far less than a page of stack in use. */
-	TRY(reserve_bytes(q, n * 2048 + NEXT_PIECE));
-	memset(q->bytes, 0, q->bytes_size);
+	TRY(reserve_words(q, n * (q->ranges->entries ? 2 : 1) * USUAL_PIECE + NEXT_PIECE));
+	memset(q->words, 0, q->words_size);
+	scan_words(q, q->words, 64); /* so that its code is in memory */
 	memset(q->pieces, 0, q->n_room * sizeof(q->pieces[0]));
 	memset(q->extents, 0, q->n_room * sizeof(q->extents[0]));
 	return NULL;
@@ -195,8 +228,11 @@ static struct extent find_extent(const struct quiesce *q, const struct thread *t
 					     : (struct extent){rsp, 0, true};
 	struct extent all = mapping(q, rsp);
 	if (top > rsp && top < all.high && top - rsp <= USUAL_MAX) {
-		all.high = all.high - top < DESCRIPTOR ? all.high : top + DESCRIPTOR;
-		return (struct extent){rsp, all.high & -8ULL, false};
+		remote_addr end = top;
+		/* The start routine of a thread that has not begun is in there. */
+		if (q->ranges->entries)
+			end = all.high - top < DESCRIPTOR ? all.high : top + DESCRIPTOR;
+		return (struct extent){rsp, end & -8ULL, false};
 	}
 	return (struct extent){rsp, 0, true};
 }
@@ -204,30 +240,6 @@ static struct extent find_extent(const struct quiesce *q, const struct thread *t
 static remote_addr extent_first(const struct extent *e)
 {
 	return e->high - e->low < FIRST_PIECE ? e->high : e->low + FIRST_PIECE;
-}
-
-/* ---- scanning ---- */
-
-static bool word_is_hot(const struct quiesce *q, uint64_t word)
-{
-	for (size_t i = 0; i < q->n_spans; i++) {
-		if (word - q->spans[i].low < q->spans[i].size)
-			return hot_find_return(q->ranges, word) != NULL;
-	}
-	return false;
-}
-
-/* Index of the last hot word of n, or -1. */
-static ssize_t scan_words(const struct quiesce *q, const uint8_t *bytes, size_t n)
-{
-	for (size_t i = n; i--;) {
-		uint64_t word;
-
-		memcpy(&word, bytes + i * 8, sizeof(word));
-		if (word_is_hot(q, word))
-			return i;
-	}
-	return -1;
 }
 
 /*
@@ -239,7 +251,7 @@ static remote_addr scan_memory(struct quiesce *q, remote_addr low, remote_addr h
 	remote_addr last = 0;
 
 	for (remote_addr at = low; at < high;) {
-		uint8_t buf[NEXT_PIECE];
+		uint64_t buf[NEXT_PIECE / 8];
 		size_t n = high - at < sizeof(buf) ? high - at : sizeof(buf);
 
 		struct suture_error *err = process_read(q->target->process, at, buf, n);
@@ -406,13 +418,13 @@ static struct suture_error *find_extents(struct quiesce *q, const struct freeze 
 		if (!q->extents[i].unusual)
 			need += extent_first(&q->extents[i]) - q->extents[i].low;
 	}
-	return reserve_bytes(q, need);
+	return reserve_words(q, need);
 }
 
 /* One reading of all usual stacks; pieces[i] belongs to thread i. */
 static struct suture_error *read_stacks(struct quiesce *q, const struct freeze *freeze)
 {
-	uint8_t *to = q->bytes;
+	uint8_t *to = (uint8_t *)q->words;
 
 	for (size_t i = 0; i < freeze->threads.n; i++) {
 		const struct extent *e = &q->extents[i];

@@ -42,10 +42,10 @@ struct quiesce {
 	size_t n_spans;
 	struct piece *pieces;
 	struct extent *extents;
-	size_t n_room; /* threads that there is room for */
-	uint8_t *bytes;
-	size_t bytes_size;
-	struct map stack; /* of the main thread; path not valid */
+	size_t n_room;	   /* threads that there is room for */
+	uint64_t *words;   /* of all first pieces */
+	size_t words_size; /* bytes */
+	struct map stack;  /* of the main thread; path not valid */
 };
 
 /* `ranges` must outlive it. */

@@ -34,17 +34,29 @@ static struct suture_error *restore(const struct recovery *r, struct target *tar
 	return err;
 }
 
-/* A thread to borrow may be missing for a moment: all in system calls that cannot be left. */
-static struct suture_error *unmap(const struct recovery *r, const struct ledger *ledger)
+/*
+ * No detour leads to the payload any more and nobody is inside, so nobody hands out new pointers to
+ * it. A thread to borrow may be missing for a moment, too: all in calls that cannot be left.
+ */
+static struct suture_error *unmap_once(
+	const struct recovery *r, struct target *target, const struct ledger *ledger)
+{
+	TRY(escape_check(target, ledger));
+	return unstage(r->process, ledger);
+}
+
+static struct suture_error *unmap(
+	const struct recovery *r, struct target *target, const struct ledger *ledger)
 {
 	const struct timespec pause = {.tv_nsec = 5000000};
 
 	for (;;) {
-		struct suture_error *err = unstage(r->process, ledger);
+		struct suture_error *err = unmap_once(r, target, ledger);
 
 		if (!err)
 			return NULL;
-		if (suture_error_code(err) != SUTURE_ERROR_BUSY || monotonic_ns() >= r->deadline_ns)
+		if (suture_error_code(err) != SUTURE_ERROR_BUSY || r->ctx->cancelled ||
+			monotonic_ns() >= r->deadline_ns)
 			return error_hint(
 				error_wrap(err,
 					"the code is as it was before, but the payload of "
@@ -56,23 +68,16 @@ static struct suture_error *unmap(const struct recovery *r, const struct ledger 
 	}
 }
 
-/* Between the freeze and the unmapping nobody can have entered: no detour leads there any more. */
 struct suture_error *take_out(
 	const struct recovery *r, struct target *target, const struct ledger *ledger)
 {
-	switch (ledger->state) {
-	case LEDGER_STAGED:
-		break;
-	case LEDGER_APPLIED:
+	if (ledger->state != LEDGER_STAGED) {
+		/* Known now, it is no surprise after the detours are gone. */
 		TRY(escape_check(target, ledger));
-		TRY(restore(r, target, ledger, COMMIT_REVERT));
-		break;
-	default:
-		TRY(escape_check(target, ledger));
-		TRY(restore(r, target, ledger, COMMIT_RECOVER));
-		break;
+		TRY(restore(r, target, ledger,
+			ledger->state == LEDGER_APPLIED ? COMMIT_REVERT : COMMIT_RECOVER));
 	}
-	return unmap(r, ledger);
+	return unmap(r, target, ledger);
 }
 
 static const struct ledger *find_interrupted(const struct target *target)

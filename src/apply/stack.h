@@ -19,6 +19,8 @@ struct hot_range {
 };
 struct hot_ranges {
 	VEC(struct hot_range) v;
+	bool entries; /* a function's first byte is in its range: who is about to be called counts
+		       */
 };
 const struct hot_range *hot_find_pc(const struct hot_ranges *ranges, remote_addr pc);
 const struct hot_range *hot_find_return(const struct hot_ranges *ranges, remote_addr address);

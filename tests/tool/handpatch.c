@@ -158,6 +158,18 @@ static uint32_t patch_symbol(size_t index)
 	return symbol_map[index] - 1;
 }
 
+/* Every function has its name in the patch, also those that nothing refers to by it. */
+static void add_functions(void)
+{
+	for (size_t i = 1; i < n_symbols; i++) {
+		GElf_Sym s = elf_symbol(i);
+
+		if (GELF_ST_TYPE(s.st_info) == STT_FUNC && s.st_shndx < n_sections &&
+			section_map[s.st_shndx])
+			patch_symbol(i);
+	}
+}
+
 static void add_relocs(void)
 {
 	Elf_Scn *scn = NULL;
@@ -331,6 +343,7 @@ int main(int argc, char **argv)
 	open_object(argv[1]);
 	add_sections();
 	add_relocs();
+	add_functions();
 	for (; i < argc; i++)
 		add_function(argv[i]);
 	for (int k = 4; !strcmp(argv[k], "--set"); k += 2)
