@@ -271,7 +271,7 @@ static void deep_and_strange_text(void **state)
 	struct file *f = *state;
 	enum { DEPTH = 100000 };
 	char *deep = malloc(DEPTH + 128);
-	char head[] =
+	char head[128] =
 		"{\"id\": \"0000000000000000000000000000000000000000000000000000000000000000\""
 		", \"x\": ";
 
