@@ -50,6 +50,18 @@ static struct suture_error *collect_targets(
 	return NULL;
 }
 
+/* The old bytes cover all that is overwritten, and end where an instruction of the padding ends. */
+static uint64_t covering_size(
+	const uint8_t *code, uint64_t size, const struct place *place, uint64_t want)
+{
+	uint64_t end = place->size;
+	struct insn insn;
+
+	while (end < want && arch->decode(code + end, size - end, place->address + end, &insn))
+		end += insn.length;
+	return end;
+}
+
 static struct suture_error *find_site(struct assembly *as, const struct location *l,
 	const struct span *before, struct patch_function *f)
 {
@@ -67,11 +79,8 @@ static struct suture_error *find_site(struct assembly *as, const struct location
 			targets.v.n, &f->site, &f->site_size);
 	vec_free(&targets.v);
 	TRY(err);
-	/* The old bytes cover all that is overwritten. */
 	f->address = place->address;
-	f->size = place->size;
-	if (f->size < (uint64_t)f->site + f->site_size)
-		f->size = (uint64_t)f->site + f->site_size;
+	f->size = covering_size(code, size, place, (uint64_t)f->site + f->site_size);
 	f->old_bytes = take(code);
 	return NULL;
 }

@@ -72,7 +72,8 @@ static void own_padding_is_used(void **state)
 			"void NI tiny(void) { sink(8); }\n" ENTRY("tiny(); return sink(x) + 2;")));
 	struct patch_function *f = fix_function(patch, "tiny");
 	assert_non_null(f);
-	assert_int_equal(f->size, 5);
+	/* The detour, and the rest of the NOP that it cuts through. */
+	assert_in_range(f->size, 6, 16);
 	patch_destroy(patch);
 }
 
