@@ -116,8 +116,8 @@ static struct suture_error *permission(const struct process *p, const char *stat
 			p->pid, p->comm, user_name(other, a), user_name(getuid(), b));
 		return error_hint(err, "run as that user or as root (CAP_SYS_PTRACE)");
 	}
-	/* proc(5): /proc/PID belongs to root while the process is not dumpable. */
-	if (fstat(p->dir_fd, &st) == 0 && st.st_uid != getuid()) {
+	/* proc(5): the files in /proc/PID belong to root while the process is not dumpable. */
+	if (fstatat(p->dir_fd, "stat", &st, 0) == 0 && st.st_uid != getuid()) {
 		err = error_create(SUTURE_ERROR_PERMISSION, fmt, p->pid, p->comm,
 			"it is not dumpable (PR_SET_DUMPABLE 0, changed its user, or its program "
 			"file is not readable)");
