@@ -21,9 +21,9 @@ enum {
 	GADGET_CHUNK = 1 << 20,
 	GADGET_OVERLAP = 16, /* longer than any gadget */
 	PAGE = 4096,
-	STACK_SEARCH = 1024,	   /* pages of the main thread's stack looked at for scratch */
-	STACK_DISTANCE = 64 << 10, /* that far below its stack pointer */
+	STACK_DISTANCE = 32 << 10, /* bytes between scratch and anything the stack has held */
 	PATIENCE_NS = 2000000000,  /* until some thread is fit */
+	TRACED_NS = 100000000,	   /* until a tracer (an ended one of ours, at best) lets go */
 };
 
 struct candidate {
@@ -144,19 +144,8 @@ static struct suture_error *list_candidates(struct process *p, struct candidates
 
 /* ---- scratch memory ---- */
 
-/* The main thread's stack pointer; 0 when it runs. */
-static uint64_t main_stack_pointer(const struct process *p)
-{
-	char text[256];
-	unsigned long long sp = 0;
-
-	if (proc_read_small(p->dir_fd, "syscall", text, sizeof(text)) < 1)
-		return 0;
-	if (sscanf(text, "%*d %*x %*x %*x %*x %*x %*x %llx", &sp) != 1 &&
-		sscanf(text, "-1 %llx", &sp) != 1)
-		return 0;
-	return sp;
-}
+/* In front of scratch that was used before: those pages are touched, and still nobody's. */
+static const char scratch_mark[INJECT_SCRATCH_MARK] = "suture scratch\n";
 
 /* pagemap: neither present nor swapped, that is never written. */
 static bool is_untouched(uint64_t entry)
@@ -164,31 +153,52 @@ static bool is_untouched(uint64_t entry)
 	return !(entry >> 62);
 }
 
-/*
- * Pages of the main thread's stack that it has never reached, well below where it is now. They are
- * used only for threads that are not on a stack of their own. 0: none.
- */
-static remote_addr find_scratch(const struct borrow *b)
+static bool is_marked(struct process *p, remote_addr scratch)
 {
-	uint64_t entries[STACK_SEARCH], sp = main_stack_pointer(b->process);
-	const struct map *stack = sp ? maps_find(&b->maps, sp) : NULL;
-	size_t run = 0;
+	char mark[sizeof(scratch_mark)];
+	struct suture_error *err = process_read(p, scratch, mark, sizeof(mark));
+	bool same = !err && memcmp(mark, scratch_mark, sizeof(mark)) == 0;
 
-	if (!stack || strcmp(stack->path, "[stack]") != 0 || sp - stack->start < STACK_DISTANCE)
-		return 0;
-	size_t n = (sp - STACK_DISTANCE - stack->start) / PAGE;
-	if (n > STACK_SEARCH)
-		n = STACK_SEARCH;
+	suture_error_destroy(err);
+	return same;
+}
+
+static const struct map *main_stack(const struct maps *maps)
+{
+	vec_foreach (m, &maps->v)
+		if (strcmp(m->path, "[stack]") == 0 && m->r && m->w && !m->shared)
+			return m;
+	return NULL;
+}
+
+/*
+ * The low end of the main thread's stack: the kernel maps 128 KiB more than execve needs. It is
+ * taken only if it has never been touched. For the main thread itself, which is held meanwhile,
+ * that is enough; for others a wide strip above it must be untouched too, so that the main thread
+ * would have to go that much deeper than ever in the microseconds of a call.
+ */
+static void find_scratch(const struct borrow *b, struct injection *in)
+{
+	enum { OWN = INJECT_SCRATCH / PAGE, PAGES = OWN + STACK_DISTANCE / PAGE };
+	const struct map *stack = main_stack(&b->maps);
+	uint64_t entries[PAGES];
+	size_t free_pages;
+
+	in->main_scratch = in->scratch = 0;
+	if (!stack || stack->end - stack->start < PAGES * PAGE)
+		return;
 	_cleanup_close_ int fd = process_openat(b->process, "pagemap", O_RDONLY);
-	if (fd < 0)
-		return 0;
-	ssize_t got = pread(fd, entries, n * 8, (off_t)(stack->start / PAGE * 8));
-	for (size_t i = 0; got > 0 && i < (size_t)got / 8; i++) {
-		run = is_untouched(entries[i]) ? run + 1 : 0;
-		if (run == INJECT_SCRATCH / PAGE)
-			return stack->start + (i + 1 - run) * PAGE;
-	}
-	return 0;
+	if (fd < 0 || pread(fd, entries, sizeof(entries), (off_t)(stack->start / PAGE * 8)) !=
+			      (ssize_t)sizeof(entries))
+		return;
+	bool ours = !is_untouched(entries[0]) && is_marked(b->process, stack->start);
+	for (free_pages = ours ? OWN : 0; free_pages < PAGES; free_pages++)
+		if (!is_untouched(entries[free_pages]))
+			break;
+	if (free_pages >= OWN)
+		in->main_scratch = stack->start;
+	if (free_pages == PAGES)
+		in->scratch = stack->start;
 }
 
 /* ---- the call ---- */
@@ -288,7 +298,7 @@ static struct suture_error *one_round(
 	maps_deinit(&b->maps);
 	b->maps = maps;
 	in->maps = &b->maps;
-	in->scratch = find_scratch(b);
+	find_scratch(b, in);
 	err = list_candidates(b->process, &list);
 	for (size_t i = 0; i < list.v.n && !err; i++) {
 		in->tid = list.v.at[i].tid;
@@ -306,10 +316,11 @@ struct suture_error *borrow_syscall(struct borrow *b, long nr, const uint64_t ar
 		.process = b->process,
 		.gadgets = &b->gadgets,
 		.nr = nr,
+		.scratch_mark = scratch_mark,
 		.hook = b->hook,
 		.hook_arg = b->hook_arg,
 	};
-	uint64_t until = monotonic_ns() + PATIENCE_NS;
+	uint64_t start = monotonic_ns(), patience;
 	useconds_t pause = 100;
 	struct reasons reasons;
 
@@ -331,7 +342,8 @@ struct suture_error *borrow_syscall(struct borrow *b, long nr, const uint64_t ar
 		}
 		usleep(pause);
 		pause = pause < 20000 ? pause * 2 : pause;
-	} while (!reasons.seccomp && monotonic_ns() < until);
+		patience = reasons.traced ? TRACED_NS : PATIENCE_NS;
+	} while (!reasons.seccomp && monotonic_ns() - start < patience);
 	return nobody(b->process, &reasons);
 }
 

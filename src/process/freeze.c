@@ -24,6 +24,7 @@
 
 #include "arch/x86_64/regs.h"
 #include "base/cleanup.h"
+#include "process/freeze.h"
 #include "process/internal.h"
 #include "process/tracee.h"
 #include "process/tracer.h"
@@ -34,9 +35,13 @@ enum {
 	TRACER_GONE_NS = 50000000, /* for a tracer thread of ours to let go after its end */
 };
 
-/* struct thread.state_: kinds of stops (enum stop_kind) are in the low byte, signals above. */
+/*
+ * struct thread.state_: the kind of its stop (enum stop_kind) in the low byte, the signal in the
+ * next, and whether it was told to stop.
+ */
+#define INTERRUPTED   0x10000
 #define STATE(stop)   ((int)(stop).kind | (stop).sig << 8)
-#define STATE_STOP(s) ((struct stop){(enum stop_kind)((s)&0xff), (s) >> 8})
+#define STATE_STOP(s) ((struct stop){(enum stop_kind)((s)&0xff), (s) >> 8 & 0xff})
 
 struct private
 {
@@ -45,7 +50,9 @@ struct private
 	/* Open addressing: index into freeze->threads plus one, by tid. Power of two. */
 	uint32_t *index;
 	size_t index_size;
-	size_t seized; /* threads[0..seized) are seized, dead or to be given up */
+	size_t seized;		 /* threads[0..seized) are seized, dead or to be given up */
+	void (*hook)(void *arg); /* for tests */
+	void *hook_arg;
 };
 
 /* What the tracer thread works on, and how it ended. */
@@ -155,6 +162,12 @@ static bool has_exited(const struct process *p, pid_t tid)
 	return proc_stat_read(p->dir_fd, tid, &stat) < 0 || stat.state == 'Z' || stat.state == 'X';
 }
 
+static struct suture_error *exec_seen(const struct process *p)
+{
+	return error_create(SUTURE_ERROR_NO_PROCESS, "process %d (%s) has executed another program",
+		p->pid, p->comm);
+}
+
 static struct suture_error *cannot_seize(const struct process *p, pid_t tid, int err)
 {
 	pid_t tracer = process_tracer_of(p, tid);
@@ -180,6 +193,9 @@ static struct suture_error *seize(struct process *p, struct thread *t, uint64_t 
 			t->dead = true;
 			return NULL;
 		}
+		/* An execve by a thread that we have seized: this is the id it has now. */
+		if (tracee_is_mine(t->tid))
+			return exec_seen(p);
 		/* A tracer thread of ours that has ended may need a moment to let go. */
 		uint64_t now = monotonic_ns();
 		if (process_tracer_of(p, t->tid) != getpid() || now > give_up || now > deadline_ns)
@@ -264,12 +280,6 @@ static struct suture_error *check_stoppable(struct job *job)
 
 /* ---- stopping ---- */
 
-static struct suture_error *exec_seen(const struct process *p)
-{
-	return error_create(SUTURE_ERROR_NO_PROCESS, "process %d (%s) has executed another program",
-		p->pid, p->comm);
-}
-
 /* Read the registers of a thread that has just stopped, and hide the stop. */
 static struct suture_error *stopped(struct freeze *f, struct thread *t)
 {
@@ -298,7 +308,7 @@ static struct suture_error *wait_stop(struct job *job, struct thread *t)
 	struct freeze *f = job->f;
 	struct stop stop = tracee_wait(t->tid, f->process->pid, job->deadline_ns);
 
-	t->state_ = STATE(stop);
+	t->state_ = STATE(stop) | INTERRUPTED;
 	if (stop.kind == STOP_NONE)
 		return does_not_stop(f, t);
 	if (stop.kind == STOP_EXEC) {
@@ -320,7 +330,10 @@ static struct suture_error *interrupt_and_wait(struct job *job, size_t from)
 	for (size_t i = from; i < f->threads.n; i++) {
 		struct thread *t = &f->threads.at[i];
 
-		if (!t->dead && tracee_interrupt(t->tid) < 0)
+		if (t->dead)
+			continue;
+		t->state_ |= INTERRUPTED;
+		if (tracee_interrupt(t->tid) < 0)
 			t->dead = tracee_look(t->tid, f->process->pid).kind == STOP_GONE;
 	}
 	for (size_t i = from; i < f->threads.n; i++)
@@ -343,6 +356,8 @@ static struct suture_error *prepare(struct job *job)
 		TRY(seize_new(job));
 	}
 	TRY(check_stoppable(job));
+	if (private_of(f)->hook)
+		private_of(f)->hook(private_of(f)->hook_arg);
 	/* After seizing: from here on an execve is seen as a stop. */
 	return process_alive(f->process);
 }
@@ -402,28 +417,46 @@ static struct suture_error *let_all_go(struct freeze *f)
 	return first;
 }
 
-/*
- * After a failure: threads that have stopped behind the one that did not are put right as well.
- * Returns true when one is left that has been told to stop and has not.
- */
-static bool collect_late(struct freeze *f)
+/* Threads that have stopped since are put right; true when one has not. */
+static bool collect_late(struct freeze *f, struct stop (*look)(const struct process *p, pid_t tid))
 {
-	bool straggler = false;
+	bool left = false;
 
 	vec_foreach (t, &f->threads) {
 		if (t->dead || t->stopped)
 			continue;
-		struct stop stop = tracee_look(t->tid, f->process->pid);
+		if (t->state_ & INTERRUPTED) {
+			struct stop stop = look(f->process, t->tid);
 
-		t->state_ = STATE(stop);
-		if (stop.kind == STOP_NONE)
-			straggler = true;
-		else if (stop.kind == STOP_GONE)
-			t->dead = true;
-		else
-			suture_error_destroy(stopped(f, t));
+			t->state_ = STATE(stop) | INTERRUPTED;
+			if (stop.kind == STOP_GONE)
+				t->dead = true;
+			else if (stop.kind != STOP_NONE)
+				suture_error_destroy(stopped(f, t));
+		}
+		left |= !t->dead && !t->stopped;
 	}
-	return straggler;
+	return left;
+}
+
+static struct stop look_once(const struct process *p, pid_t tid)
+{
+	return tracee_look(tid, p->pid);
+}
+
+/*
+ * After a failure. Everybody who has stopped goes on at once. Those who were told to stop and have
+ * not are waited for, if all that they lack is a processor: a thread that is let go between the
+ * request and its stop may fail with EINTR, and nobody would put that right. What remains
+ * (uninterruptible, or seized and never interrupted) goes on when the tracer ends: true then.
+ */
+static bool roll_back(struct freeze *f)
+{
+	collect_late(f, look_once);
+	suture_error_destroy(let_all_go(f)); /* the reason for letting go matters more */
+	bool left = collect_late(f, tracee_wait_longer);
+	suture_error_destroy(let_all_go(f));
+	return left;
 }
 
 /* ---- jobs of the tracer thread ---- */
@@ -441,8 +474,7 @@ static void stop_job(void *arg)
 	}
 	if (!job->err)
 		return;
-	job->straggler = collect_late(f);
-	suture_error_destroy(let_all_go(f)); /* the reason for letting go matters more */
+	job->straggler = roll_back(f);
 }
 
 static void resume_job(void *arg)
@@ -557,4 +589,10 @@ void freeze_destroy(struct freeze *f)
 	free(pr);
 	vec_free(&f->threads);
 	free(f);
+}
+
+void freeze_set_hook(struct freeze *f, void (*hook)(void *arg), void *arg)
+{
+	private_of(f)->hook = hook;
+	private_of(f)->hook_arg = arg;
 }

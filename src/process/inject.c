@@ -51,7 +51,7 @@
 
 enum {
 	STOP_NS = 30000000,	/* a thread that needs longer to stop is not the right one */
-	CALL_NS = 2000000000,	/* munmap of much memory on a busy machine takes its time */
+	CALL_NS = 5000000000,	/* munmap of much memory on a busy machine takes its time */
 	STACK_MARGIN = 1024,	/* bytes left free below the frame */
 	HANDLER_DEPTH = 32768,	/* bytes of stack looked at for a signal frame */
 	NT_X86_XSTATE_ = 0x202, /* elf.h of old C libraries lacks it */
@@ -139,6 +139,8 @@ static bool stop_thread(struct injection *in, struct saved *saved)
 		return false;
 	}
 	saved->stop = tracee_wait(in->tid, tgid, monotonic_ns() + STOP_NS);
+	if (saved->stop.kind == STOP_NONE)
+		saved->stop = tracee_wait_longer(in->process, in->tid);
 	switch (saved->stop.kind) {
 	case STOP_NONE:
 		in->outcome = INJECT_STRAGGLER;
@@ -185,6 +187,9 @@ static bool in_signal_handler(
 		suture_error_destroy(err);
 		return true;
 	}
+	/* Stopped by job control on the way back from a call of ours whose maker was killed. */
+	if (regs->rip == in->gadgets->call + 2 && words[0] == in->gadgets->restore)
+		return false;
 	for (size_t i = 0; i < size / 8; i++)
 		if (words[i] == in->gadgets->restore)
 			return true;
@@ -221,10 +226,16 @@ static bool build_frame(struct injection *in, const struct saved *saved, const u
 			xstate_size, in->gadgets) &&
 		frame->base >= stack->start + STACK_MARGIN)
 		return true;
-	return in->scratch &&
-	       regs_frame_build(frame, in->scratch + INJECT_SCRATCH, regs, saved->sigmask, xstate,
-		       xstate_size, in->gadgets) &&
-	       frame->base >= in->scratch;
+	remote_addr scratch = in->tid == in->process->pid ? in->main_scratch : in->scratch;
+	if (!scratch ||
+		!regs_frame_build(frame, scratch + INJECT_SCRATCH, regs, saved->sigmask, xstate,
+			xstate_size, in->gadgets) ||
+		frame->base < scratch + INJECT_SCRATCH_MARK)
+		return false;
+	struct suture_error *err =
+		process_write(in->process, scratch, in->scratch_mark, INJECT_SCRATCH_MARK);
+	suture_error_destroy(err);
+	return !err;
 }
 
 /* ---- state beyond the registers ---- */
@@ -364,7 +375,7 @@ static struct stop enter(
 	if (set_sigmask(in, ~(uint64_t)0) < 0)
 		return stop;
 	step(in, 3);
-	stop = next_syscall_stop(in, monotonic_ns() + STOP_NS);
+	stop = next_syscall_stop(in, monotonic_ns() + CALL_NS);
 	if (stop.kind != STOP_SYSCALL)
 		return stop;
 	step(in, 4);

@@ -30,10 +30,12 @@ struct injection {
 	long nr;
 	uint64_t args[6];
 	/*
-	 * Memory of the main thread's stack that has never been used, for threads that are not on
-	 * a stack of their own; 0: none. INJECT_SCRATCH bytes.
+	 * Memory that nobody uses, for threads that are not on a stack of their own: for the main
+	 * thread, and for the others; 0: none. INJECT_SCRATCH bytes, page-aligned. Before use the
+	 * mark is written to its begin.
 	 */
-	remote_addr scratch;
+	remote_addr main_scratch, scratch;
+	const char *scratch_mark; /* INJECT_SCRATCH_MARK bytes */
 	/* For tests: called in front of each step that a kill could separate from the next. */
 	void (*hook)(void *arg, int step);
 	void *hook_arg;
@@ -45,7 +47,8 @@ struct injection {
 };
 
 enum {
-	INJECT_SCRATCH = 16384,
+	INJECT_SCRATCH = 12288, /* bytes: a mark and a frame with AMX state */
+	INJECT_SCRATCH_MARK = 16,
 	INJECT_STEPS = 9, /* the hook is called with 0 ... INJECT_STEPS - 1 */
 };
 

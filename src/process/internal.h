@@ -56,7 +56,7 @@ int proc_each_tid(int task_fd, bool (*fn)(void *arg, pid_t tid), void *arg);
 struct suture_error *process_gone(const struct process *p) MUST_USE;
 /* "process 12 (nginx) is traced by 99 (gdb)"; tid: the thread that could not be seized. */
 struct suture_error *process_traced(const struct process *p, pid_t tid, pid_t tracer) MUST_USE;
-/* TracerPid of a thread; 0 when none (or one outside our pid namespace). */
+/* The process that traces a thread; 0: none (or one outside our pid namespace). */
 pid_t process_tracer_of(const struct process *p, pid_t tid);
 /* false once nobody uses the memory that the process had when it was opened. One system call. */
 bool process_memory_alive(const struct process *p);

@@ -39,16 +39,27 @@ struct suture_error *process_traced(const struct process *p, pid_t tid, pid_t tr
 	return error_hint(err, "detach that debugger or tracer and try again");
 }
 
+/* TracerPid names the tracing thread; the process is what an operator knows. */
+static pid_t tracer_in(const char *status)
+{
+	char path[64], text[PROC_SMALL];
+	uint64_t tracer, tgid;
+
+	if (!proc_status_number(status, "TracerPid", 10, &tracer) || !tracer)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/status", (pid_t)tracer);
+	if (proc_read_small(AT_FDCWD, path, text, sizeof(text)) > 0 &&
+		proc_status_number(text, "Tgid", 10, &tgid))
+		tracer = tgid;
+	return (pid_t)tracer;
+}
+
 pid_t process_tracer_of(const struct process *p, pid_t tid)
 {
 	char path[64], text[PROC_SMALL];
-	uint64_t tracer;
 
 	snprintf(path, sizeof(path), "task/%d/status", tid);
-	if (proc_read_small(p->dir_fd, path, text, sizeof(text)) < 0 ||
-		!proc_status_number(text, "TracerPid", 10, &tracer))
-		return 0;
-	return (pid_t)tracer;
+	return proc_read_small(p->dir_fd, path, text, sizeof(text)) < 0 ? 0 : tracer_in(text);
 }
 
 int process_openat(const struct process *p, const char *name, int flags)
@@ -285,11 +296,9 @@ static struct suture_error *open_memory(struct process *p, const char *status)
 
 static struct suture_error *check_tracer(const struct process *p, const char *status)
 {
-	uint64_t tracer = 0;
+	pid_t tracer = p->writable ? tracer_in(status) : 0;
 
-	if (!p->writable || !proc_status_number(status, "TracerPid", 10, &tracer) || !tracer)
-		return NULL;
-	return process_traced(p, p->pid, (pid_t)tracer);
+	return tracer ? process_traced(p, p->pid, tracer) : NULL;
 }
 
 static struct suture_error *reader_of_process(

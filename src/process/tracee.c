@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "process/process.h"
+#include "process/internal.h"
 #include "process/tracee.h"
 
 #ifndef PTRACE_EVENT_STOP
@@ -71,9 +71,36 @@ struct stop tracee_wait(pid_t tid, pid_t tgid, uint64_t deadline_ns)
 	}
 }
 
+struct stop tracee_wait_longer(const struct process *p, pid_t tid)
+{
+	enum { LOOKS = 5, LOOK_NS = 10000000 };
+	uint64_t end = monotonic_ns() + 30000000000u;
+	int asleep = 0;
+
+	/* Seen asleep several times in a row: not a short wait for a page or a disk. */
+	while (asleep < LOOKS && monotonic_ns() < end) {
+		struct stop stop = tracee_wait(tid, p->pid, monotonic_ns() + LOOK_NS);
+		struct proc_stat stat;
+
+		if (stop.kind != STOP_NONE)
+			return stop;
+		bool is_asleep = proc_stat_read(p->dir_fd, tid, &stat) == 0 && stat.state == 'D';
+		asleep = is_asleep ? asleep + 1 : 0;
+	}
+	return tracee_look(tid, p->pid);
+}
+
 int tracee_seize(pid_t tid, unsigned long options)
 {
 	return ptrace(PTRACE_SEIZE, tid, NULL, options) < 0 ? -errno : 0;
+}
+
+bool tracee_is_mine(pid_t tid)
+{
+	siginfo_t si;
+
+	return waitid(P_PID, (id_t)tid, &si,
+		       WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL | __WNOTHREAD) == 0;
 }
 
 int tracee_interrupt(pid_t tid)

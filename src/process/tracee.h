@@ -37,10 +37,19 @@ struct stop tracee_look(pid_t tid, pid_t tgid);
 /* Wait until it stops or is gone; STOP_NONE when CLOCK_MONOTONIC passed deadline_ns. */
 struct stop tracee_wait(pid_t tid, pid_t tgid, uint64_t deadline_ns);
 /*
+ * Wait on behind a deadline, as long as nothing but a processor is missing: a thread that has been
+ * told to stop and is let go before it does may see EINTR. STOP_NONE when it is in uninterruptible
+ * sleep (those calls do not fail with EINTR), or has not stopped for half a minute.
+ */
+struct process;
+struct stop tracee_wait_longer(const struct process *p, pid_t tid);
+/*
  * 0, -ESRCH when gone, -EPERM when somebody else traces it or it has just exited. Options are
  * PTRACE_O_*; never EXITKILL.
  */
 int tracee_seize(pid_t tid, unsigned long options);
+/* Does the calling thread trace it? */
+bool tracee_is_mine(pid_t tid);
 int tracee_interrupt(pid_t tid);
 /* Let it go, with the signal that it was about to get. 0 or negative errno. */
 int tracee_detach(pid_t tid, struct stop stop);

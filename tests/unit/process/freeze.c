@@ -2,6 +2,7 @@
 /* A freeze stops every thread, says who does not stop, and is not noticed. */
 #include <sys/epoll.h>
 
+#include "process/freeze.h"
 #include "victim.h"
 
 /* ---- threads that check themselves ---- */
@@ -265,35 +266,23 @@ static pid_t vfork_sleep(const struct timespec *ts)
 	return pid;
 }
 
-static void *idle_thread(void *arg)
-{
-	while (!atomic_load(&shared->stop))
-		sleep_ms(100);
-	return arg;
-}
-
-/* Many idle threads, so that between the look and the interrupt there is time to enter vfork. */
 static void vfork_victim(void *arg)
 {
-	enum { IDLE = 100 };
 	const struct timespec *child_sleeps = arg;
-	pthread_t thread, idle[IDLE];
+	pthread_t thread;
 
 	pthread_create(&thread, NULL, metronome, NULL);
-	for (int i = 0; i < IDLE; i++)
-		pthread_create(&idle[i], NULL, idle_thread, NULL);
 	atomic_fetch_add(&shared->ready, 1);
+	/* Whenever the test asks for it. */
 	while (!atomic_load(&shared->stop)) {
-		for (volatile int i = 0; i < 200000; i++)
-			;
+		if (!atomic_exchange(&shared->count[0], 0))
+			continue;
 		pid_t pid = vfork_sleep(child_sleeps);
 		while (waitpid(pid, NULL, 0) < 0)
 			if (errno != EINTR)
 				noticed("waitpid", errno);
 		atomic_fetch_add(&shared->count[1], 1);
 	}
-	for (int i = 0; i < IDLE; i++)
-		pthread_join(idle[i], NULL);
 	pthread_join(thread, NULL);
 }
 
@@ -308,6 +297,7 @@ static void vfork_is_refused_without_a_freeze(void **state)
 	max_gap_ms = 500;
 	pid_t pid = victim_start(vfork_victim, &long_time);
 	victim_ready(2);
+	atomic_store(&shared->count[0], 1);
 	wait_state(pid, 'D');
 	assert_ok(process_open(pid, true, &p));
 	assert_ok(freeze_create(p, &f));
@@ -324,47 +314,44 @@ static void vfork_is_refused_without_a_freeze(void **state)
 	victim_undisturbed();
 }
 
-/* Now into vfork after the look: the freeze has begun, fails at its deadline, and all run on. */
+static void enter_vfork(void *arg)
+{
+	atomic_store(&shared->count[0], 1);
+	wait_state(*(pid_t *)arg, 'D');
+}
+
+/* Into vfork after the look: the freeze has begun, fails at its deadline, and all run on. */
 static void deadline_lets_all_run(void **state)
 {
 	(void)state;
-	struct timespec child_sleeps = {0, 20000000};
+	struct timespec child_sleeps = {0, 50000000};
 	struct process *p;
 	struct freeze *f;
-	int busy = 0;
 
 	NEEDS_PTRACE();
-	max_gap_ms = 1000;
+	max_gap_ms = 500;
 	pid_t pid = victim_start(vfork_victim, &child_sleeps);
 	victim_ready(2);
 	assert_ok(process_open(pid, true, &p));
 	assert_ok(freeze_create(p, &f));
-	for (int i = 0; i < 60 && busy < 3; i++) {
-		struct suture_error *err;
-		uint64_t began = f->stopped_at_ns;
-
-		/* While it is in user mode or just entering. */
-		for (int j = 0; j < 2000 && task_state(pid) == 'D'; j++)
-			sched_yield();
-		err = freeze_stop(f, in_ms(5));
-		if (err) {
-			assert_int_equal(suture_error_code(err), SUTURE_ERROR_BUSY);
-			busy += f->stopped_at_ns != began;
-			suture_error_destroy(err);
-			long before = atomic_load(&shared->count[1]);
-			for (int j = 0; j < 2000 && atomic_load(&shared->count[1]) == before; j++)
-				sleep_ms(1);
-			/* The one that did not stop has gone on by itself. */
-			assert_true(atomic_load(&shared->count[1]) > before);
-		} else {
-			assert_ok(freeze_resume(f));
-		}
+	for (int i = 1; i <= 3; i++) {
+		freeze_set_hook(f, enter_vfork, &pid);
+		assert_error(
+			freeze_stop(f, in_ms(20)), SUTURE_ERROR_BUSY, "does not stop: state D");
+		assert_true(f->stopped_at_ns > 0);
+		assert_false(f->frozen);
+		/* The one that did not stop goes on by itself when it can. */
+		for (int j = 0; j < 2000 && atomic_load(&shared->count[1]) < i; j++)
+			sleep_ms(1);
+		assert_int_equal(atomic_load(&shared->count[1]), i);
+		freeze_set_hook(f, NULL, NULL);
+		assert_ok(freeze_stop(f, in_ms(1000)));
+		assert_ok(freeze_resume(f));
 	}
 	freeze_destroy(f);
 	process_close(p);
 	victim_end(pid);
 	victim_undisturbed();
-	assert_true(busy > 0);
 }
 
 /* ---- job control ---- */
@@ -447,6 +434,7 @@ static void killed_while_frozen(void **state)
 	kill(pid, SIGKILL);
 	sleep_ms(5);
 	assert_ok(freeze_resume(f));
+	wait_state(pid, 'Z');
 	assert_error(process_alive(p), SUTURE_ERROR_NO_PROCESS, "has exited");
 	assert_error(freeze_stop(f, in_ms(100)), SUTURE_ERROR_NO_PROCESS, "");
 	freeze_destroy(f);
@@ -461,6 +449,7 @@ static void *execs(void *arg)
 	atomic_fetch_add(&shared->ready, 1);
 	while (!atomic_load(&shared->stop))
 		;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	execl("/bin/sleep", "sleep", "1000", (char *)NULL);
 	return arg;
 }
@@ -631,7 +620,7 @@ static void killed_with_a_frozen_target(void **state)
 	victim_undisturbed();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(unnoticed_1),
@@ -649,5 +638,6 @@ int main(void)
 		cmocka_unit_test(destroy_resumes),
 		cmocka_unit_test(killed_with_a_frozen_target),
 	};
+	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

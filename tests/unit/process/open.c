@@ -208,6 +208,7 @@ static void undumpable(void *arg)
 
 	if (*uid && (setgid(*uid) < 0 || setuid(*uid) < 0))
 		_exit(1);
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* forgotten by setuid */
 	prctl(PR_SET_DUMPABLE, 0);
 	idle(NULL);
 }
@@ -400,7 +401,7 @@ static void pieces(void **state)
 	munmap(own, 2 * PAGE);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_such_process),
@@ -416,5 +417,6 @@ int main(void)
 		cmocka_unit_test(memory),
 		cmocka_unit_test(pieces),
 	};
+	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
