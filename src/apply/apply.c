@@ -2,6 +2,7 @@
 /* check, apply and revert: the public calls, each a few steps that other files know. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "apply/change.h"
 #include "apply/plan.h"
@@ -65,17 +66,26 @@ struct suture_error *suture_check(
 
 /* ---- apply ---- */
 
-/* The chosen addresses may be taken before we get there. */
-static struct suture_error *stage_somewhere(struct plan *plan)
+/* The chosen addresses may be taken before we get there; a thread to borrow may be missing. */
+static struct suture_error *stage_somewhere(struct plan *plan, uint64_t deadline_ns)
 {
-	for (int i = 0;; i++) {
+	const struct timespec pause = {.tv_nsec = 5000000};
+
+	for (int i = 0;;) {
 		bool taken;
 		struct suture_error *err = stage(plan, &taken);
 
-		if (!err || !taken || i == PLACE_TRIES)
+		if (!err || (!taken && suture_error_code(err) != SUTURE_ERROR_BUSY) ||
+			i == PLACE_TRIES || monotonic_ns() >= deadline_ns)
 			return err;
 		suture_error_destroy(err);
-		TRY(plan_place(plan));
+		TRY(check_cancelled(plan->target->ctx));
+		if (taken) {
+			TRY(plan_place(plan));
+			i++;
+		} else {
+			nanosleep(&pause, NULL);
+		}
 	}
 }
 
@@ -143,7 +153,7 @@ static struct suture_error *apply(struct suture *ctx, const struct patch *patch,
 	TRY(look_and_recover(&recovery, &target, &undone));
 	TRY(plan_create(target, patch, &plan));
 	TRY(report_ledger(report, plan->ledger));
-	TRY(stage_somewhere(plan));
+	TRY(stage_somewhere(plan, deadline_ns));
 	struct suture_error *err = commit_plan(plan, deadline_ns, report);
 	return err ? back_out(plan, err) : NULL;
 }

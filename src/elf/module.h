@@ -82,7 +82,7 @@ size_t module_symbol_count(const struct module *m);
  */
 struct suture_error *module_version_name(
 	const struct module *m, uint16_t version_index, const char **ret) MUST_USE;
-/* The nearest dynamic function symbol at or below a remote address, for reports. NULL: none. */
+/* The dynamic function symbol that a remote address is in, for reports. NULL: none. */
 const char *module_symbolize(struct module *m, remote_addr pc, uint64_t *ret_offset);
 /*
  * Fills m->relocs from DT_RELA, DT_JMPREL and DT_RELR (as R_X86_64_RELATIVE, addend 0: it stood in

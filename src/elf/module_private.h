@@ -20,7 +20,7 @@ struct module_table {
 
 /* The function symbols by address, for module_symbolize(). */
 struct module_function {
-	uint64_t value;
+	uint64_t value, size;
 	uint32_t index;
 	char *name; /* read when asked for */
 };

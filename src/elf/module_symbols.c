@@ -411,7 +411,8 @@ static struct suture_error *functions_read(struct module *m)
 			m, p->symtab + (uint64_t)i * sizeof(*syms), syms, n * sizeof(*syms)));
 		for (uint32_t j = 0; j < n; j++) {
 			unsigned type = ELF64_ST_TYPE(syms[j].st_info);
-			struct module_function f = {.value = syms[j].st_value, .index = i + j};
+			struct module_function f = {
+				.value = syms[j].st_value, .size = syms[j].st_size, .index = i + j};
 
 			if ((type == STT_FUNC || type == STT_GNU_IFUNC) &&
 				syms[j].st_shndx != SHN_UNDEF && !vec_push(&p->functions, f))
@@ -451,7 +452,8 @@ const char *module_symbolize(struct module *m, remote_addr pc, uint64_t *ret_off
 		suture_error_destroy(functions_read(m));
 	p->functions_read = true;
 	struct module_function *f = function_at(p, pc - m->bias);
-	if (!f)
+	/* Behind its end is another function, one without a dynamic symbol. */
+	if (!f || (f->size && pc - m->bias - f->value >= f->size))
 		return NULL;
 	if (!f->name) {
 		struct suture_error *err = module_sym(m, f->index, &sym);
