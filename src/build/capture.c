@@ -464,7 +464,7 @@ static struct suture_error *account_for_changes(struct capture *cap)
 		if (!change->parts.n && !change->deleted)
 			continue;
 		TRY(coverage_check(&cap->coverage, change->physical, change->below));
-		if (!change->reached)
+		if (!change->reached && !capture_is_new_source(change))
 			TRY(set_aside(cap, change));
 	}
 	return NULL;
@@ -521,8 +521,8 @@ static struct suture_error *nothing_reached(struct capture *cap)
 static bool brings_headers(const struct capture *cap)
 {
 	vec_foreach (change, &cap->changes.v) {
-		if (!change->existed && change->parts.n && change->may_be_read &&
-			strcmp(path_extension(change->below), ".c") != 0)
+		if (change->brought && !change->existed && change->may_be_read &&
+			!capture_is_new_source(change))
 			return true;
 	}
 	return false;
@@ -562,9 +562,15 @@ static struct suture_error *apply_to_copy(struct capture *cap)
 	return confirm_new_headers(cap, candidates);
 }
 
+static struct suture_error *compile_all(struct capture *cap)
+{
+	TRY(capture_compile(cap));
+	return capture_new_sources(cap);
+}
+
 static struct suture_error *compile(struct capture *cap)
 {
-	struct suture_error *err = capture_compile(cap);
+	struct suture_error *err = compile_all(cap);
 
 	if (!err || cap->whole_copy || !cap->escaped)
 		return err;
@@ -576,7 +582,7 @@ static struct suture_error *compile(struct capture *cap)
 	units_clear(cap->units);
 	TRY(build_shadow(cap));
 	TRY(changes_write(&cap->changes, &cap->shadow));
-	return capture_compile(cap);
+	return compile_all(cap);
 }
 
 static struct suture_error *run(struct capture *cap)

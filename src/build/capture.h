@@ -4,6 +4,7 @@
  *
  *   capture.c          reading, finding the units that the fix reaches, notes
  *   capture_compile.c  compiling them on both sides
+ *   capture_new.c      sources that the fix brings
  */
 #ifndef BUILD_CAPTURE_H
 #define BUILD_CAPTURE_H
@@ -58,5 +59,25 @@ struct suture_error *capture_confirm(struct capture *cap, int side, const bool *
  * whole copy may not have.
  */
 struct suture_error *capture_compile(struct capture *cap) MUST_USE;
+
+/*
+ * Compile `source` on the after side as `command` compiles its own; `id`: a number of its own.
+ * *ret: the object, NULL if the compiler does not take it.
+ */
+struct suture_error *capture_compile_other(
+	struct capture *cap, size_t command, size_t id, const char *source, char **ret) MUST_USE;
+/*
+ * `new` (physical) the way a command that wrote `recorded` for `old` (physical) would write it.
+ * malloc'ed; NULL: out of memory.
+ */
+char *capture_respell(const char *recorded, const char *old, const char *new);
+
+/* The fix brings this file, and it looks like a unit of its own. */
+bool capture_is_new_source(const struct change *change);
+/*
+ * Add those new sources to cap->units that the units compiled so far refer to, and those that they
+ * refer to. The others (tests, mostly) are set aside with a note.
+ */
+struct suture_error *capture_new_sources(struct capture *cap) MUST_USE;
 
 #endif

@@ -65,14 +65,25 @@ static char *numbered(const struct capture *cap, size_t n, int side, const char 
 	return path;
 }
 
-/*
- * The source on that side when the fix renames it, as the recorded command wrote the old one. NULL:
- * it stays what it is.
- */
+char *capture_respell(const char *recorded, const char *old, const char *new)
+{
+	_cleanup_free_ char *dir = path_dirname(recorded);
+	_cleanup_free_ char *old_dir = path_dirname(old), *new_dir = path_dirname(new);
+	char *out;
+
+	if (!dir || !old_dir || !new_dir)
+		return NULL;
+	if (strcmp(old_dir, new_dir) != 0)
+		return strdup(new);
+	if (strcmp(dir, ".") == 0)
+		return strdup(path_basename(new));
+	return asprintf(&out, "%s/%s", dir, path_basename(new)) < 0 ? NULL : out;
+}
+
+/* The source on that side when the fix renames it. NULL: it stays what it is. */
 static struct suture_error *renamed_source(
 	const struct capture *cap, const struct command *cmd, int side, char **ret)
 {
-	const char *recorded = cmd->argv.v.at[cmd->source_at];
 	const struct change *old = changes_find(&cap->changes, cmd->physical);
 
 	*ret = NULL;
@@ -81,41 +92,33 @@ static struct suture_error *renamed_source(
 	vec_foreach (change, &cap->changes.v) {
 		if (change->from == SIZE_MAX || &cap->changes.v.at[change->from] != old)
 			continue;
-		_cleanup_free_ char *dir = path_dirname(recorded);
-		_cleanup_free_ char *old_dir = path_dirname(old->physical);
-		_cleanup_free_ char *new_dir = path_dirname(change->physical);
-		if (!dir || !old_dir || !new_dir)
-			return error_nomem();
-		if (strcmp(old_dir, new_dir) != 0 || strcmp(dir, ".") == 0)
-			*ret = strdup(strcmp(old_dir, new_dir) == 0
-					      ? path_basename(change->physical)
-					      : change->physical);
-		else if (asprintf(ret, "%s/%s", dir, path_basename(change->physical)) < 0)
-			*ret = NULL;
+		*ret = capture_respell(
+			cmd->argv.v.at[cmd->source_at], old->physical, change->physical);
 		return *ret ? NULL : error_nomem();
 	}
 	return NULL;
 }
 
-/* object: whether to compile, or only to list dependencies. */
-static struct suture_error *add_task(
-	struct capture *cap, struct tasks *tasks, size_t command, int side, bool object)
+/*
+ * object: whether to compile, or only to list dependencies. id: a number for its files. source:
+ * what to compile instead of the recorded source, or NULL.
+ */
+static struct suture_error *add_task_of(struct capture *cap, struct tasks *tasks, size_t command,
+	size_t id, int side, bool object, const char *source)
 {
 	const struct command *cmd = &cap->db.commands.at[command];
 	struct task *task = vec_add(&tasks->v);
 	struct job *job = vec_add(&tasks->jobs.v);
-	_cleanup_free_ char *source = NULL;
 
 	if (!task || !job)
 		return error_nomem();
 	task->command = command;
 	task->side = side;
-	task->dep_file = numbered(cap, command, side, object ? ".d" : ".deps");
-	task->object = object ? numbered(cap, command, side, ".o") : NULL;
-	job->log = numbered(cap, command, side, object ? ".log" : ".deps.log");
+	task->dep_file = numbered(cap, id, side, object ? ".d" : ".deps");
+	task->object = object ? numbered(cap, id, side, ".o") : NULL;
+	job->log = numbered(cap, id, side, object ? ".log" : ".deps.log");
 	if (!task->dep_file || !job->log || (object && !task->object))
 		return error_nomem();
-	TRY(renamed_source(cap, cmd, side, &source));
 	TRY(capture_directory(cap, cmd, side, &job->directory));
 	struct cflags_job make = {
 		.shadow = &cap->shadow,
@@ -125,6 +128,15 @@ static struct suture_error *add_task(
 		.dep_file = task->dep_file,
 	};
 	return cflags_make(cmd, &make, &job->argv);
+}
+
+static struct suture_error *add_task(
+	struct capture *cap, struct tasks *tasks, size_t command, int side, bool object)
+{
+	_cleanup_free_ char *source = NULL;
+
+	TRY(renamed_source(cap, &cap->db.commands.at[command], side, &source));
+	return add_task_of(cap, tasks, command, command, side, object, source);
 }
 
 static void log_jobs(const struct capture *cap, const struct jobs *jobs)
@@ -353,6 +365,32 @@ struct suture_error *capture_compile(struct capture *cap)
 	struct tasks tasks = {};
 	struct suture_error *err = compile(cap, &tasks);
 
+	tasks_deinit(&tasks);
+	return err;
+}
+
+static struct suture_error *compile_other(struct capture *cap, struct tasks *tasks, size_t command,
+	size_t id, const char *source, char **ret)
+{
+	TRY(add_task_of(cap, tasks, command, id, SHADOW_AFTER, true, source));
+	log_jobs(cap, &tasks->jobs);
+	TRY(jobs_run(cap->ctx, &tasks->jobs, cap->temp_dir));
+	struct job *job = &tasks->jobs.v.at[0];
+	if (job_failed(job))
+		return NULL;
+	cap->units->compile_seconds += job->seconds;
+	TRY(check_escape(cap, &tasks->v.at[0], job));
+	*ret = take(tasks->v.at[0].object);
+	return NULL;
+}
+
+struct suture_error *capture_compile_other(
+	struct capture *cap, size_t command, size_t id, const char *source, char **ret)
+{
+	struct tasks tasks = {};
+
+	*ret = NULL;
+	struct suture_error *err = compile_other(cap, &tasks, command, id, source, ret);
 	tasks_deinit(&tasks);
 	return err;
 }

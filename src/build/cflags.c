@@ -373,7 +373,7 @@ static struct suture_error *add_map(const struct command *cmd, const struct opti
 	const struct cflags_job *job, struct strings *ret)
 {
 	const char *equals = strchr(opt->value, '=');
-	_cleanup_free_ char *old = NULL, *path = NULL, *value = NULL;
+	_cleanup_free_ char *old = NULL, *value = NULL;
 
 	if (opt->value[0] != '/' || !equals)
 		return add_option(cmd, opt, opt->value, ret);

@@ -75,6 +75,14 @@ static struct suture_error *collect_origin(struct changes *changes, const struct
 	return NULL;
 }
 
+/* diff -N without time stamps does not say /dev/null. */
+static bool brings_file(const struct change *change, const struct diff_file *file)
+{
+	bool from_nothing = file->hunks.n == 1 && file->hunks.at[0].old_count == 0;
+
+	return file->created || file->renamed || file->copied || (from_nothing && !change->existed);
+}
+
 static struct suture_error *collect_file(
 	struct changes *changes, const struct source_root *root, const struct diff_file *file)
 {
@@ -89,6 +97,8 @@ static struct suture_error *collect_file(
 	struct change *change = &changes->v.at[at];
 	if (!vec_push(&change->parts, file))
 		return error_nomem();
+	if (change->parts.n == 1)
+		change->brought = brings_file(change, file);
 	change->deleted = file->deleted;
 	change->binary |= file->binary;
 	if (file->renamed || file->copied)
@@ -134,6 +144,8 @@ static struct suture_error *load_start(struct changes *changes, struct change *c
 
 	if (change->from != SIZE_MAX)
 		origin = &changes->v.at[change->from];
+	if (change->from != SIZE_MAX && !origin->existed)
+		return error_create(SUTURE_ERROR_DIFF, "there is no %s", origin->below);
 	TRY(load(origin));
 	if (change->from != SIZE_MAX)
 		change->mtime = origin->mtime;
@@ -152,12 +164,10 @@ static struct suture_error *apply_parts(struct changes *changes, struct change *
 		if (file->binary)
 			return error_create(SUTURE_ERROR_UNSUPPORTED,
 				"line %zu of the diff: a binary change of a source", file->line);
-		if (file->created && part == change->parts.at && change->existed)
+		if (part == change->parts.at && change->brought && change->existed)
 			return error_create(
 				SUTURE_ERROR_DIFF, "the diff creates it, but it is there already");
-		if (!file->created && change->from == SIZE_MAX && !change->existed &&
-			part == change->parts.at && file->old_path &&
-			!(file->hunks.n == 1 && file->hunks.at[0].old_count == 0))
+		if (part == change->parts.at && !change->brought && !change->existed)
 			return error_create(SUTURE_ERROR_DIFF, "there is no such file");
 		TRY(text_apply(&change->text, file, false, &offset));
 	}

@@ -19,6 +19,7 @@ struct change {
 	VEC(const struct diff_file *) parts;
 	size_t from;  /* git rename or copy: the change whose file this starts as; SIZE_MAX: none */
 	bool existed; /* in the source tree */
+	bool brought; /* the fix creates it */
 	bool deleted; /* the fix removes it */
 	bool binary;  /* in some part */
 	bool may_be_read; /* by its name, or because something seems to include it */

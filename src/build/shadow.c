@@ -267,12 +267,23 @@ struct suture_error *shadow_path(
 
 /* ---- changing the after side ---- */
 
+/*
+ * Where to change `path` on the after side, its directory made. Never through a link: that would
+ * change the original.
+ */
 static struct suture_error *place_of(const struct shadow *shadow, const char *path, char **ret)
 {
-	if (!covers_physical(shadow, path))
+	_cleanup_free_ char *at = on_side(shadow, SHADOW_AFTER, path);
+	_cleanup_free_ char *dir = at ? path_dirname(at) : NULL;
+	_cleanup_free_ char *real = dir ? path_physical(dir) : NULL;
+
+	if (!real)
+		return error_nomem();
+	if (!covers_physical(shadow, path) || strcmp(real, dir) != 0)
 		return error_create(SUTURE_ERROR_INTERNAL, "%s is outside the private copy", path);
-	*ret = on_side(shadow, SHADOW_AFTER, path);
-	return *ret ? NULL : error_nomem();
+	TRY(path_make_directory(dir));
+	*ret = take(at);
+	return NULL;
 }
 
 struct suture_error *shadow_remove(const struct shadow *shadow, const char *path)

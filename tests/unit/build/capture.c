@@ -314,6 +314,31 @@ static void files_that_come_and_go(void **state)
 	assert_int_equal(run.units.notes.n, 0);
 }
 
+static void sources_that_come(void **state)
+{
+	_cleanup_run_ struct run run;
+
+	run_init(&run);
+	/* a.c calls new.c, which calls newer.c; tests/t.c is nobody's business, nor does it
+	 * compile. */
+	assert_ok(capture(*state,
+		"--- a/src/a.c\n+++ b/src/a.c\n@@ -4,5 +4,6 @@\n int f(int x)\n {\n"
+		"-	return x * K;\n+	int helper(int);\n+	return helper(x) * K;\n }\n \n"
+		"--- /dev/null\n+++ b/src/new.c\n@@ -0,0 +1,3 @@\n+#include \"h.h\"\n"
+		"+int helper2(int);\n+int helper(int x) { return helper2(x) + K; }\n"
+		"--- /dev/null\n+++ b/src/newer.c\n@@ -0,0 +1 @@\n+int helper2(int x) { return x; }\n"
+		"--- /dev/null\n+++ b/tests/t.c\n@@ -0,0 +1 @@\n+#include <no/such/header.h>\n"
+		"--- /dev/null\n+++ b/tests/u.c\n@@ -0,0 +1 @@\n+int main(void) { return 0; }\n",
+		NULL, &run));
+	assert_units(&run, "a.c new.c newer.c");
+	assert_null(run.units.v.at[1].before);
+	assert_non_null(run.units.v.at[1].after);
+	assert_string_equal(run.units.v.at[1].name, "src/new.c");
+	assert_note(&run, "src/new.c: a new source, compiled with the flags of");
+	assert_note(&run, "tests/t.c: a new source, set aside: it does not compile");
+	assert_note(&run, "tests/u.c: a new source, set aside: nothing in the patch refers to it");
+}
+
 static void source_that_goes(void **state)
 {
 	_cleanup_run_ struct run run;
@@ -419,7 +444,6 @@ static void unrecorded_units(void **state)
 static void diffs_that_do_not_apply(void **state)
 {
 	_cleanup_run_ struct run run;
-	_cleanup_free_ char *fixed = NULL;
 
 	run_init(&run);
 	assert_error(capture(*state,
@@ -529,6 +553,7 @@ int main(void)
 		TEST(build_directory_elsewhere),
 		TEST(several_compiles_of_one_source),
 		TEST(files_that_come_and_go),
+		TEST(sources_that_come),
 		TEST(source_that_goes),
 		TEST(set_aside),
 		TEST(nothing_to_do),
