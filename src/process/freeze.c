@@ -306,7 +306,8 @@ static struct suture_error *stopped(struct freeze *f, struct thread *t)
 static struct suture_error *wait_stop(struct job *job, struct thread *t)
 {
 	struct freeze *f = job->f;
-	struct stop stop = tracee_wait(t->tid, f->process->pid, job->deadline_ns);
+	struct stop stop =
+		tracee_wait_in_turn(t->tid, f->process->pid, f->stopped_at_ns, job->deadline_ns);
 
 	t->state_ = STATE(stop) | INTERRUPTED;
 	if (stop.kind == STOP_NONE)
@@ -322,7 +323,10 @@ static struct suture_error *wait_stop(struct job *job, struct thread *t)
 	return stopped(f, t);
 }
 
-/* Interrupt all from `from` on, then wait for each: never one by one. */
+/*
+ * Interrupt all from `from` on, then wait for each: never one by one. The last one first: when it
+ * has stopped nearly all others have, and nobody was kept from it by our looking.
+ */
 static struct suture_error *interrupt_and_wait(struct job *job, size_t from)
 {
 	struct freeze *f = job->f;
@@ -336,7 +340,7 @@ static struct suture_error *interrupt_and_wait(struct job *job, size_t from)
 		if (tracee_interrupt(t->tid) < 0)
 			t->dead = tracee_look(t->tid, f->process->pid).kind == STOP_GONE;
 	}
-	for (size_t i = from; i < f->threads.n; i++)
+	for (size_t i = f->threads.n; i-- > from;)
 		if (!f->threads.at[i].dead)
 			TRY(wait_stop(job, &f->threads.at[i]));
 	return NULL;

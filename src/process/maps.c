@@ -44,8 +44,9 @@ static bool permissions(const char **s, struct map *m)
 {
 	const char *p = *s;
 
-	if (strlen(p) < 5 || !strchr("r-", p[0]) || !strchr("w-", p[1]) || !strchr("x-", p[2]) ||
-		!strchr("ps", p[3]) || p[4] != ' ')
+	/* Not strlen: what follows is all the other lines. */
+	if (strnlen(p, 5) < 5 || !strchr("r-", p[0]) || !strchr("w-", p[1]) ||
+		!strchr("x-", p[2]) || !strchr("ps", p[3]) || p[4] != ' ')
 		return false;
 	m->r = p[0] == 'r';
 	m->w = p[1] == 'w';

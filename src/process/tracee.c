@@ -15,6 +15,8 @@
 #define PTRACE_EVENT_STOP 128
 #endif
 
+enum { NAP_MAX_NS = 1000000 };
+
 static struct stop classify(int status)
 {
 	int event = status >> 8, sig = status & 0xff;
@@ -58,6 +60,20 @@ void tracee_pause(unsigned int round)
 	if (round > 200)
 		ts.tv_nsec = round > 1000 ? 1000000 : 100000;
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+struct stop tracee_wait_in_turn(pid_t tid, pid_t tgid, uint64_t since_ns, uint64_t deadline_ns)
+{
+	for (;;) {
+		struct stop stop = tracee_look(tid, tgid);
+		uint64_t now = monotonic_ns(), nap = (now - since_ns) / 8;
+
+		if (stop.kind != STOP_NONE || now > deadline_ns)
+			return stop;
+		if (nap > NAP_MAX_NS)
+			nap = NAP_MAX_NS;
+		clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = (long)nap}, NULL);
+	}
 }
 
 struct stop tracee_wait(pid_t tid, pid_t tgid, uint64_t deadline_ns)

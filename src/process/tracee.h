@@ -37,6 +37,13 @@ struct stop tracee_look(pid_t tid, pid_t tgid);
 /* Wait until it stops or is gone; STOP_NONE when CLOCK_MONOTONIC passed deadline_ns. */
 struct stop tracee_wait(pid_t tid, pid_t tgid, uint64_t deadline_ns);
 /*
+ * The same for one of many threads that were told to stop together at since_ns. Between looks it
+ * sleeps, an eighth of the time that passed and at most 1 ms: that adds little, and leaves the
+ * processor to those who are awaited. (Under SCHED_FIFO giving way is no use, and each of many
+ * short sleeps would let one thread run and cost more than that thread needs.)
+ */
+struct stop tracee_wait_in_turn(pid_t tid, pid_t tgid, uint64_t since_ns, uint64_t deadline_ns);
+/*
  * Wait on behind a deadline, as long as nothing but a processor is missing: a thread that has been
  * told to stop and is let go before it does may see EINTR. STOP_NONE when it is in uninterruptible
  * sleep (those calls do not fail with EINTR), or has not stopped for half a minute.
