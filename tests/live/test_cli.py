@@ -591,3 +591,13 @@ def test_the_library_shows_what_the_header_declares(tool):
                 if line.split()[1] != "A"}
     assert exported <= declared(), exported - declared()
     assert {"suture_create", "suture_patch_open", "suture_patch_describe"} <= exported
+
+
+def test_readme_names_tests_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", readme)
+    assert named
+    for name, test in named:
+        assert f"\ndef {test}(" in (ROOT / "tests/live" / name).read_text(), f"{name}::{test}"
+    for path in re.findall(r"`((?:tests|docs|man|include|fuzz)/[\w./-]*)`", readme):
+        assert (ROOT / path).exists(), path
