@@ -418,8 +418,13 @@ struct suture_error *ledger_decode(
 	body = malloc(head.body_size + 1);
 	if (!body)
 		return error_nomem();
-	TRY(error_wrap(reader_read(reader, address + sizeof(head), body, head.body_size),
-		"ledger record at 0x%llx", (unsigned long long)address));
+	struct suture_error *err =
+		reader_read(reader, address + sizeof(head), body, head.body_size);
+	if (err && suture_error_code(err) != SUTURE_ERROR_NO_PROCESS) {
+		suture_error_destroy(err);
+		return DAMAGED(address, "it cannot be read to its end");
+	}
+	TRY(err);
 	digest(&head, body, want);
 	if (memcmp(want, head.digest, sizeof(want)))
 		return DAMAGED(address, "its checksum is wrong");
