@@ -93,6 +93,8 @@ struct attempt {
 	struct quiesce *quiesce;
 	struct freeze *freeze;
 	bool quiet;
+	bool stood; /* the freeze came about */
+	size_t threads;
 };
 
 static void note_times(struct suture_report *report, const struct freeze *freeze)
@@ -102,8 +104,12 @@ static void note_times(struct suture_report *report, const struct freeze *freeze
 		report->longest_freeze_ns = freeze->last_ns;
 }
 
-static struct suture_error *in_freeze(struct attempt *a)
+static struct suture_error *in_freeze(void *arg)
 {
+	struct attempt *a = arg;
+
+	a->stood = true;
+	a->threads = a->freeze->threads.n;
 	TRY(quiesce_check(a->quiesce, a->freeze, &a->quiet));
 	return a->quiet ? commit_run(a->change->commit) : NULL;
 }
@@ -116,12 +122,13 @@ static struct suture_error *attempt(struct attempt *a, uint64_t stop_by_ns)
 	/* Once more in the freeze; what fails is found without one, what works is warm then. */
 	TRY(commit_verify(change->commit));
 	TRY(quiesce_prepare(a->quiesce));
-	TRY(freeze_stop(a->freeze, stop_by_ns));
-	struct suture_error *err = in_freeze(a);
-	size_t threads = a->freeze->threads.n;
-	struct suture_error *resume = freeze_resume(a->freeze);
+	a->stood = false;
+	struct suture_error *resume,
+		*err = freeze_run(a->freeze, stop_by_ns, in_freeze, a, &resume);
+	if (!a->stood)
+		return err;
 	change->report->attempts++;
-	change->report->threads = threads;
+	change->report->threads = a->threads;
 	note_times(change->report, a->freeze);
 	if (err || !a->quiet) {
 		suture_error_destroy(resume);

@@ -60,6 +60,9 @@ struct job {
 	struct freeze *f;
 	uint64_t deadline_ns;
 	struct suture_error *err;
+	struct suture_error *(*fn)(void *arg); /* to be called while all stand; may be NULL */
+	void *arg;
+	struct suture_error *resume_err;
 	bool straggler; /* a thread was told to stop and has not: only the tracer's end undoes that
 			 */
 };
@@ -465,6 +468,17 @@ static bool roll_back(struct freeze *f)
 
 /* ---- jobs of the tracer thread ---- */
 
+/* Dead threads are of no interest to those who look at a frozen process. */
+static void drop_dead(struct freeze *f)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->threads.n; i++)
+		if (f->threads.at[i].stopped)
+			f->threads.at[n++] = f->threads.at[i];
+	f->threads.n = n;
+}
+
 static void stop_job(void *arg)
 {
 	struct job *job = arg;
@@ -476,9 +490,21 @@ static void stop_job(void *arg)
 		f->frozen = true;
 		job->err = stop_all(job);
 	}
-	if (!job->err)
+	if (job->err)
+		job->straggler = roll_back(f);
+	else
+		drop_dead(f);
+}
+
+static void run_job(void *arg)
+{
+	struct job *job = arg;
+
+	stop_job(job);
+	if (job->err)
 		return;
-	job->straggler = roll_back(f);
+	job->err = job->fn(job->arg);
+	job->resume_err = let_all_go(job->f);
 }
 
 static void resume_job(void *arg)
@@ -518,21 +544,10 @@ struct suture_error *freeze_create(struct process *p, struct freeze **ret)
 	return NULL;
 }
 
-/* Dead threads are of no interest to those who look at a frozen process. */
-static void drop_dead(struct freeze *f)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < f->threads.n; i++)
-		if (f->threads.at[i].stopped)
-			f->threads.at[n++] = f->threads.at[i];
-	f->threads.n = n;
-}
-
-struct suture_error *freeze_stop(struct freeze *f, uint64_t deadline_ns)
+/* Have the tracer thread stop all, and whatever else the job is. */
+static struct suture_error *stop_and(struct freeze *f, void (*work)(void *arg), struct job *job)
 {
 	struct private *pr = private_of(f);
-	struct job job = {.f = f, .deadline_ns = deadline_ns};
 
 	if (f->frozen)
 		return error_create(
@@ -540,17 +555,31 @@ struct suture_error *freeze_stop(struct freeze *f, uint64_t deadline_ns)
 	if (!pr->tracer)
 		TRY(tracer_create(&pr->tracer));
 	tracer_hurry(pr->tracer);
-	tracer_call(pr->tracer, stop_job, &job);
-	if (!job.err) {
-		drop_dead(f);
-		return NULL;
-	}
-	tracer_relax(pr->tracer);
-	if (job.straggler) {
+	tracer_call(pr->tracer, work, job);
+	if (!f->frozen)
+		tracer_relax(pr->tracer);
+	if (job->straggler) {
 		tracer_destroy(pr->tracer);
 		pr->tracer = NULL;
 	}
-	return job.err;
+	return job->err;
+}
+
+struct suture_error *freeze_stop(struct freeze *f, uint64_t deadline_ns)
+{
+	struct job job = {.f = f, .deadline_ns = deadline_ns};
+
+	return stop_and(f, stop_job, &job);
+}
+
+struct suture_error *freeze_run(struct freeze *f, uint64_t deadline_ns,
+	struct suture_error *(*fn)(void *arg), void *arg, struct suture_error **ret_resume)
+{
+	struct job job = {.f = f, .deadline_ns = deadline_ns, .fn = fn, .arg = arg};
+	struct suture_error *err = stop_and(f, run_job, &job);
+
+	*ret_resume = job.resume_err;
+	return err;
 }
 
 struct suture_error *freeze_resume(struct freeze *f)

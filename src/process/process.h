@@ -119,6 +119,15 @@ struct suture_error *freeze_create(struct process *p, struct freeze **ret) MUST_
 struct suture_error *freeze_stop(struct freeze *f, uint64_t deadline_ns) MUST_USE;
 /* Read registers of every stopped thread (freeze_stop has done so already). */
 struct suture_error *freeze_resume(struct freeze *f) MUST_USE;
+/*
+ * The same in one: stop all, call fn(arg), resume all. fn runs in the thread that holds the target,
+ * while the caller waits: handing over twice would add as much again to a short freeze. Returns why
+ * it could not be stopped, or else what fn returned; *ret_resume is what freeze_resume() would have
+ * returned, NULL when fn was not called.
+ */
+struct suture_error *freeze_run(struct freeze *f, uint64_t deadline_ns,
+	struct suture_error *(*fn)(void *arg), void *arg,
+	struct suture_error **ret_resume) MUST_USE;
 void freeze_comm(struct freeze *f, struct thread *t);
 /* Resumes if frozen, detaches from every thread. Accepts NULL. */
 void freeze_destroy(struct freeze *f);
