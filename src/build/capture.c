@@ -232,18 +232,6 @@ static bool is_changed_source(const struct capture *cap, size_t command)
 	return changes_find(&cap->changes, cap->db.commands.at[command].physical) != NULL;
 }
 
-/* Tests and documentation seldom look like this, sources seldom do not. */
-static bool can_be_included(const char *path)
-{
-	static const char *const extensions[] = {".h", ".hh", ".hpp", ".inc", ".def", ".c"};
-
-	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
-		if (strcmp(path_extension(path), extensions[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
 /*
  * Units that may read what the fix touches. One that a target is made from and that nobody can
  * compile must not be missed; which header it really reads cannot be asked then.
@@ -268,7 +256,7 @@ static struct suture_error *find_candidates(struct capture *cap)
 		struct change *change = changes_find(&cap->changes, cap->changed.v.at[i]);
 
 		/* What the scan does not see, the fixed sources may include. */
-		change->may_be_read = read[i] || can_be_included(change->below);
+		change->may_be_read = read[i] || capture_can_be_included(change->below);
 	}
 	return NULL;
 }
@@ -381,95 +369,6 @@ static struct suture_error *confirm_candidates(struct capture *cap)
 	return capture_confirm(cap, SHADOW_BEFORE, ask);
 }
 
-/* ---- what is set aside ---- */
-
-static bool is_build_file(const char *path)
-{
-	static const char *const names[] = {"Makefile", "GNUmakefile", "CMakeLists.txt",
-		"configure", "meson.build", "meson_options.txt", "SConstruct", "BUILD"};
-	static const char *const extensions[] = {
-		".am", ".ac", ".in", ".mk", ".cmake", ".m4", ".map", ".sym", ".ver", ".ld"};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (strcmp(path_basename(path), names[i]) == 0)
-			return true;
-	}
-	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
-		if (strcmp(path_extension(path), extensions[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* Made into C by a program that we do not run: the fix would not arrive. */
-static bool is_generator_input(const char *path)
-{
-	static const char *const extensions[] = {
-		".y", ".yy", ".l", ".ll", ".lex", ".gperf", ".rl", ".re", ".pidl", ".proto"};
-
-	for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
-		if (strcmp(path_extension(path), extensions[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* A header that the build copies somewhere is used from there: find the copy. */
-static struct suture_error *check_copies(const struct capture *cap, const struct change *change)
-{
-	_cleanup_free_ char *data = NULL;
-	size_t size;
-
-	TRY(path_read_file(change->physical, DIFF_MAX_SIZE, &data, &size));
-	vec_foreach (tree, &cap->trees) {
-		vec_foreach (entry, &tree->entries) {
-			_cleanup_free_ char *other = NULL;
-			size_t other_size;
-
-			if (entry->type != DT_REG || strcmp(entry->path, change->physical) == 0 ||
-				strcmp(path_basename(entry->path),
-					path_basename(change->physical)) != 0)
-				continue;
-			TRY(path_read_file(entry->path, DIFF_MAX_SIZE, &other, &other_size));
-			if (size && size == other_size && memcmp(data, other, size) == 0)
-				return error_create(SUTURE_ERROR_UNSUPPORTED,
-					"%s: no unit reads this file, but there is a copy of it, "
-					"%s: a build that copies sources is not supported",
-					change->below, entry->path);
-		}
-	}
-	return NULL;
-}
-
-static struct suture_error *set_aside(struct capture *cap, const struct change *change)
-{
-	if (is_generator_input(change->below) && !cap->coverage.complete)
-		return error_hint(error_create(SUTURE_ERROR_UNSUPPORTED,
-					  "%s: the input of a generator is changed", change->below),
-			"make the diff of the generated source");
-	if (change->existed && can_be_included(change->below))
-		TRY(check_copies(cap, change));
-	if (is_build_file(change->below))
-		return capture_note(cap,
-			"%s: set aside (a change of how things are built cannot be live patched)",
-			change->below);
-	return capture_note(
-		cap, "%s: set aside, no unit of the target is compiled from it", change->below);
-}
-
-/* Nothing of a target may be missed, and what is set aside is said. */
-static struct suture_error *account_for_changes(struct capture *cap)
-{
-	vec_foreach (change, &cap->changes.v) {
-		if (!change->parts.n && !change->deleted)
-			continue;
-		TRY(coverage_check(&cap->coverage, change->physical, change->below));
-		if (!change->reached && !capture_is_new_source(change))
-			TRY(set_aside(cap, change));
-	}
-	return NULL;
-}
-
 /* ---- what cannot be compiled into a live patch ---- */
 
 static struct suture_error *check_supported(const struct command *cmd)
@@ -511,7 +410,7 @@ static struct suture_error *check_all_supported(const struct capture *cap, bool 
 
 static struct suture_error *nothing_reached(struct capture *cap)
 {
-	TRY(account_for_changes(cap));
+	TRY(capture_account(cap));
 	return error_create(SUTURE_ERROR_NO_CHANGE,
 		"the fix reaches no unit of the target: nothing to patch (first file: %s)",
 		cap->changes.v.at[0].below);
@@ -602,7 +501,7 @@ static struct suture_error *run(struct capture *cap)
 	TRY(apply_to_copy(cap));
 	if (!count_affected(cap))
 		return nothing_reached(cap);
-	TRY(account_for_changes(cap));
+	TRY(capture_account(cap));
 	TRY(check_all_supported(cap, false));
 	return compile(cap);
 }

@@ -5,6 +5,7 @@
  *   capture.c          reading, finding the units that the fix reaches, notes
  *   capture_compile.c  compiling them on both sides
  *   capture_new.c      sources that the fix brings
+ *   capture_aside.c    changes that no unit reads
  */
 #ifndef BUILD_CAPTURE_H
 #define BUILD_CAPTURE_H
@@ -71,6 +72,15 @@ struct suture_error *capture_compile_other(
  * malloc'ed; NULL: out of memory.
  */
 char *capture_respell(const char *recorded, const char *old, const char *new);
+
+/* Named as sources are. Tests and documentation seldom are, what a source includes seldom is not.
+ */
+bool capture_can_be_included(const char *path);
+/*
+ * For every change: either a unit reads it, or it is set aside with a note, or (COMPDB,
+ * UNSUPPORTED) the target is made of it in a way that we cannot follow.
+ */
+struct suture_error *capture_account(struct capture *cap) MUST_USE;
 
 /* The fix brings this file, and it looks like a unit of its own. */
 bool capture_is_new_source(const struct change *change);

@@ -54,6 +54,7 @@ static const struct spec specs[] = {
 	{"-dumpbase-ext", NEXT, DROP},
 	{"-dumpbase", NEXT, DROP},
 	{"-fdump-", JOINED, DROP},
+	{"-gsplit-dwarf", JOINED, DROP}, /* keep it in the object: it is read there */
 	{"-Werror", JOINED, DROP},
 	{"-Wp,", JOINED, WP},
 	{"-W", JOINED, KEEP},

@@ -489,15 +489,37 @@ static void other_languages(void **state)
 	assert_error(capture(*state, FIX_A, NULL, &run), SUTURE_ERROR_COMPDB, "needs a shell");
 }
 
-static void copied_headers(void **state)
+static void copies_and_amalgamations(void **state)
 {
 	_cleanup_run_ struct run run;
+	static const char header[] = "struct connection {\n\tint descriptor, state, retries;\n"
+				     "\tchar name[16];\n};\n";
+	static const char code[] = "int parse_header(const char *text, int length)\n{\n"
+				   "\tint sum = length;\n\treturn sum + text[0];\n}\n";
 
 	run_init(&run);
-	assert_int_equal(scratch_run(*state, "mkdir inc && cp src/h.h inc/h.h"), 0);
-	scratch_write(*state, "src/a.c", "#include \"../inc/h.h\"\nint a = K;\n");
+	/* src/h2.h is copied to inc/, and that is used */
+	scratch_write(*state, "src/h2.h", header);
+	scratch_write(*state, "inc/h2.h", header);
+	scratch_write(*state, "src/a.c", "#include \"../inc/h2.h\"\nstruct connection a;\n");
 	record(*state, ENTRY("gcc -c src/a.c", "src/a.c"));
-	assert_error(capture(*state, FIX_H, NULL, &run), SUTURE_ERROR_UNSUPPORTED, "a copy of it");
+	assert_error(capture(*state,
+			     "--- a/src/h2.h\n+++ b/src/h2.h\n@@ -1,4 +1,4 @@\n"
+			     " struct connection {\n \tint descriptor, state, retries;\n"
+			     "-\tchar name[16];\n+\tchar name[32];\n };\n",
+			     NULL, &run),
+		SUTURE_ERROR_UNSUPPORTED, "inc/h2.h holds the same code");
+	/* src/part.c is made part of all.c, and that is compiled */
+	scratch_write(*state, "src/part.c", code);
+	scratch_write(*state, "all.c", code);
+	record(*state, ENTRY("gcc -c all.c", "all.c"));
+	assert_error(capture(*state,
+			     "--- a/src/part.c\n+++ b/src/part.c\n@@ -1,5 +1,5 @@\n"
+			     " int parse_header(const char *text, int length)\n {\n"
+			     "-\tint sum = length;\n+\tint sum = length - 1;\n"
+			     " \treturn sum + text[0];\n }\n",
+			     NULL, &run),
+		SUTURE_ERROR_UNSUPPORTED, "all.c holds the same code");
 }
 
 static void compilers_that_fail(void **state)
@@ -562,7 +584,7 @@ int main(void)
 		TEST(unrecorded_units),
 		TEST(diffs_that_do_not_apply),
 		TEST(other_languages),
-		TEST(copied_headers),
+		TEST(copies_and_amalgamations),
 		TEST(compilers_that_fail),
 		TEST(ambiguous_root),
 	};

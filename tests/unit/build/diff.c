@@ -256,6 +256,55 @@ static void original_line_numbers(void **state)
 	diff_deinit(&diff);
 }
 
+/* Whatever happens to a diff, it is refused, or parsed into something that can be applied. */
+static void damaged_at_random(void **state)
+{
+	(void)state;
+	static const char good[] =
+		"diff --git a/x.c b/y.c\nsimilarity index 90%\nrename from x.c\nrename to y.c\n"
+		"--- a/x.c\n+++ b/y.c\n@@ -1,3 +1,4 @@ f\n 1\n+one\n 2\n 3\n"
+		"@@ -8,3 +9,2 @@\n 8\n-9\n 10\n\\ No newline at end of file\n"
+		"diff --git \"a/\\303\\244\" \"b/\\303\\244\"\nnew file mode 100644\n"
+		"--- /dev/null\n+++ \"b/\\303\\244\"\n@@ -0,0 +1 @@\n+a\n";
+	static const char bytes[] = "\0\r\n\\\"@+- 019,/\377";
+	uint32_t seed = 1;
+	size_t parsed = 0;
+
+	for (int round = 0; round < 20000; round++) {
+		size_t size = sizeof(good) - 1;
+		char *data = malloc(size);
+		struct diff diff;
+
+		memcpy(data, good, size);
+		for (int i = 0; i < 1 + round % 4; i++) {
+			seed = seed * 1664525 + 1013904223;
+			data[(seed >> 8) % size] = bytes[(seed >> 3) % (sizeof(bytes) - 1)];
+		}
+		if (round % 5 == 0)
+			size = seed % size;
+		struct suture_error *err = diff_parse(data, size, "fix.diff", &diff);
+		if (err) {
+			suture_error_destroy(err);
+			continue;
+		}
+		parsed++;
+		vec_foreach (file, &diff.files) {
+			struct text text;
+
+			assert_non_null(file->old_path);
+			assert_non_null(file->new_path);
+			const char *below = diff_strip(file->new_path, 1);
+			assert_true(!below || (below[0] != '/' && !strstr(below, "../")));
+			assert_ok(text_parse(TEN, strlen(TEN), &text));
+			suture_error_destroy(text_apply(&text, file, round % 2, NULL));
+			text_deinit(&text);
+		}
+		diff_deinit(&diff);
+	}
+	/* Enough of both kinds for this to mean something. */
+	assert_in_range(parsed, 1000, 19000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -270,6 +319,7 @@ int main(void)
 		cmocka_unit_test(not_applying),
 		cmocka_unit_test(line_endings),
 		cmocka_unit_test(original_line_numbers),
+		cmocka_unit_test(damaged_at_random),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
