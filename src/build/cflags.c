@@ -490,9 +490,12 @@ static bool needs_root_map(const struct command *cmd)
 static struct suture_error *add_ours(
 	const struct command *cmd, const struct cflags_job *job, struct strings *ret)
 {
-	/* Local labels tell where one anonymous constant ends and the next begins. */
-	static const char *const compile[] = {
-		"-ffunction-sections", "-fdata-sections", "-Wa,-L", "-c", "-MD"};
+	/*
+	 * Local labels tell where one anonymous constant ends and the next begins; in mergeable
+	 * sections (at -O0 the compiler makes none by itself) references keep them, too.
+	 */
+	static const char *const compile[] = {"-ffunction-sections", "-fdata-sections",
+		"-fmerge-constants", "-Wa,-L", "-c", "-MD"};
 	size_t n = sizeof(compile) / sizeof(compile[0]);
 
 	/* Warnings were the original build's business. */

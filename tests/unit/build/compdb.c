@@ -207,8 +207,8 @@ static void assert_made(const char *dir, const char *command, const char *want)
 	compdb_deinit(&db);
 }
 
-#define OURS  "-w -ffunction-sections -fdata-sections -Wa,-L -c -MD -o OBJ -MF DEP "
-#define GOURS "-w -g -ffunction-sections -fdata-sections -Wa,-L -c -MD -o OBJ -MF DEP "
+#define OURS  "-w -ffunction-sections -fdata-sections -fmerge-constants -Wa,-L -c -MD -o OBJ -MF DEP "
+#define GOURS "-w -g -ffunction-sections -fdata-sections -fmerge-constants -Wa,-L -c -MD -o OBJ -MF DEP "
 
 static void commands_in_the_copy(void **state)
 {

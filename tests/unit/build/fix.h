@@ -101,7 +101,7 @@ static inline void fix_compile(const struct fix *fix)
 {
 	const char *cc = fix->cc ? fix->cc : "gcc", *flags = fix->flags ? fix->flags : "-O2";
 	const char *again = fix->rebuild ? fix->rebuild : flags;
-	const char *pieces = "-ffunction-sections -fdata-sections -Wa,-L";
+	const char *pieces = "-ffunction-sections -fdata-sections -fmerge-constants -Wa,-L";
 
 	fix_sh("rm -rf * && mkdir before after");
 	for (const struct fix_file *f = fix->files; f < fix->files + FIX_FILES && f->name; f++) {
