@@ -28,7 +28,7 @@ struct carried {
 /* A unit in the image. */
 struct part {
 	const struct pair *pair;
-	bool hosted; /* the image has functions of it: location is valid */
+	bool hosted; /* the image has it: location is valid */
 	struct location location;
 	struct carried *carried; /* per span of after */
 };

@@ -198,8 +198,21 @@ static const struct known *known_by_name(const struct part *part, const char *na
 	return NULL;
 }
 
+/* A definition of a unit that is in another target: only what the linker made known can be used. */
+static struct suture_error *check_exported(
+	const struct assembly *as, const struct part *part, const struct span *span)
+{
+	if (span->twin)
+		return NULL;
+	return error_hint(error_create(SUTURE_ERROR_UNSUPPORTED,
+				  "refers to %s, which is new in %s, and that is no part of %s",
+				  SPAN_NAME(span), part->pair->unit->name, as->target->image->name),
+		"use what is new within one executable or library only");
+}
+
 /* Defined, by another unit of the fix, where the image has nothing. */
-static bool new_elsewhere(struct assembly *as, const char *name, struct binding *ret)
+static struct suture_error *new_elsewhere(
+	struct assembly *as, const char *name, struct binding *ret, bool *found)
 {
 	vec_foreach (part, &as->parts) {
 		const struct object *after = part->pair->after;
@@ -210,14 +223,14 @@ static bool new_elsewhere(struct assembly *as, const char *name, struct binding 
 			if (sym->bind == STB_LOCAL || !sym->span || sym->offset ||
 				strcmp(sym->name, name))
 				continue;
-			if (is_found(assembly_old_place(as, sym->span)) ||
-				(sym->span->twin && sym->span->kind != SPAN_CODE))
-				return false;
-			to_payload(part, sym->span, ret);
-			return true;
+			if (part->pair->before && !part->hosted)
+				return check_exported(as, part, sym->span);
+			*found = !is_found(assembly_old_place(as, sym->span)) &&
+				 (!sym->span->twin || sym->span->kind == SPAN_CODE);
+			return *found ? to_payload(part, sym->span, ret) : NULL;
 		}
 	}
-	return false;
+	return NULL;
 }
 
 static bool is_visible(const struct image_symbol *s)
@@ -281,7 +294,7 @@ static struct suture_error *bind_name(
 {
 	const struct object_symbol *sym = &part->pair->after->symbols.at[ref->symbol];
 	const struct known *known;
-	bool weak = sym->bind == STB_WEAK;
+	bool weak = sym->bind == STB_WEAK, found = false;
 
 	if (sym->reserved || sym->shndx || sym->bind == STB_LOCAL || !sym->name[0])
 		return error_create(SUTURE_ERROR_UNSUPPORTED,
@@ -295,7 +308,8 @@ static struct suture_error *bind_name(
 		ret->weak = weak && ret->kind == BIND_DYNAMIC;
 		return NULL;
 	}
-	if (new_elsewhere(as, sym->name, ret))
+	TRY(new_elsewhere(as, sym->name, ret, &found));
+	if (found)
 		return NULL;
 	return bind_image_name(as, sym->name, weak, ret);
 }

@@ -197,17 +197,32 @@ static struct suture_error *mark_parts(struct object *after, bool *again)
 	return NULL;
 }
 
+/* What a reference to something changed makes of the one who refers; NULL: nothing. */
+static const char *why_changed(const struct span *from, const struct ref *ref)
+{
+	const struct span *target = ref->target;
+
+	if (!target || !target->changed)
+		return NULL;
+	if (target->kind == SPAN_CONSTANT)
+		return "refers to changed constant ";
+	/* Labels as values: the old table leads into the old body. */
+	if (from->kind == SPAN_CONSTANT && target->kind == SPAN_CODE && ref->addend)
+		return "points into changed function ";
+	return NULL;
+}
+
 static struct suture_error *mark_users(struct object *after, bool *again)
 {
 	vec_foreach (p, &after->spans) {
 		if ((*p)->changed || ((*p)->kind != SPAN_CODE && (*p)->kind != SPAN_CONSTANT))
 			continue;
 		vec_foreach (ref, &(*p)->refs) {
-			const struct span *target = ref->target;
+			const char *why = why_changed(*p, ref);
 
-			if (!target || !target->changed || target->kind != SPAN_CONSTANT)
+			if (!why)
 				continue;
-			TRY(mark(*p, "refers to changed constant ", SPAN_NAME(target)));
+			TRY(mark(*p, why, SPAN_NAME(ref->target)));
 			*again = true;
 			break;
 		}

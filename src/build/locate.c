@@ -492,12 +492,22 @@ static struct suture_error *name_pass(struct location *l, bool *progress)
 	return NULL;
 }
 
+static bool has_code(const struct object *object)
+{
+	vec_foreach (p, &object->spans)
+		if ((*p)->kind == SPAN_CODE)
+			return true;
+	return false;
+}
+
 static void count(struct location *l)
 {
+	bool code = has_code(l->before);
+
 	vec_foreach (p, &l->before->spans) {
 		const struct place *place = &l->places[(*p)->index];
 
-		if ((*p)->kind != SPAN_CODE)
+		if (code && (*p)->kind != SPAN_CODE)
 			continue;
 		l->found += place->state == PLACE_FOUND;
 		l->found_bytes += place->state == PLACE_FOUND ? place->size : 0;

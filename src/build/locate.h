@@ -41,7 +41,7 @@ struct location {
 	struct place *places;	  /* per span */
 	struct known *spans;	  /* per span */
 	struct known *symbols;	  /* per symbol of the object: undefined ones */
-	size_t found, mismatched; /* functions */
+	size_t found, mismatched; /* functions; of a unit that has none: variables and constants */
 	uint64_t found_bytes;
 	bool file_known; /* the image names the unit's source file, or names no files at all */
 };

@@ -21,7 +21,7 @@ HEAD = """#include "victim.h"
 """
 # `step` prints the answer to one number
 TAIL = """
-static void answer(const char *line) { step(atoi(line)); }
+NC static void answer(const char *line) { step(atoi(line)); }
 int main(void) { return victim_serve(answer); }
 """
 MAIN = HEAD + "void step(int n);" + TAIL
@@ -389,3 +389,456 @@ def test_basics(cases, cc, level):
     assert {"edited_string", "jumps", "floats"} <= names
     if level == "-O0":  # otherwise callers know what became of their callees
         assert not {"one", "two", "step", "main", "answer", "victim_serve"} & names
+
+
+# ---- several files, several images ----
+
+def test_several_units_share_a_new_global(cases):
+    cases.applies({
+        "main.c": MAIN,
+        "a.c": HEAD + r"""
+int first(int n);
+-int second(int n);
++extern int level; int second(int n, int m);
+void step(int n)
+{
+-	printf("%d %d", first(n), second(n));
++	level++; printf("%d %d %d", first(n), second(n, 2), level - level);
+}
+""",
+        "b.c": HEAD + r"""
++int level = 3;
+-int first(int n) { return n * 5 + (printf("f;") < 0); }
++int first(int n) { level += 2; return n * 6 + level / 1000 + (printf("f;") < 0); }
+""",
+        "c.c": HEAD + r"""
++extern int level;
+-int second(int n) { return n * 7 + (printf("s;") < 0); }
++int second(int n, int m) { return level < 0 ? -1 : n * 7 + m + (printf("s;") < 0); }
+""",
+    }, functions=["first", "second", "step"])
+
+
+def test_new_unit(cases):
+    """It has no recorded command: it is compiled as its neighbour is."""
+    cases.applies({
+        "main.c": MAIN,
+        "a.c": "+int fresh(int n);\nint printf(const char *, ...);\nvoid step(int n)\n{\n"
+               "-	printf(\"%d\", n);\n+	printf(\"%d\", fresh(n));\n}\n",
+        "fresh.c": "+static int seen; int fresh(int n) { seen++; return n * 3 + seen * 0; }\n",
+    }, functions=["step"])
+
+
+def test_static_helpers_of_one_name(cases):
+    """The same static function, variable and file name in two directories: only one is fixed."""
+    unit = HEAD + r"""
+static int state = 10;
+NC static int helper(int n) { state += n; return state * %d; }
+NC static int other(int n) { return helper(n) %s 1; }
+int PREFIX(int n) { return other(n) + helper(n); }
+"""
+    fixed = unit.replace("NC static int other(int n) { return helper(n) %s 1; }",
+                         "-NC static int other(int n) { return helper(n) + 1; }\n"
+                         "+NC static int other(int n) { return helper(n) * 100 + state; }")
+    tree = {"main.c": HEAD + "int one(int n); int two(int n); int three(int n);\n"
+                             "void step(int n) { printf(\"%d %d %d\", one(n), two(n), three(n)); }"
+                             + TAIL,
+            "x/same.c": (unit % (3, "+")).replace("PREFIX", "one"),
+            "y/same.c": (fixed % 3).replace("PREFIX", "two"),
+            "third.c": (unit % (3, "+")).replace("PREFIX", "three")}
+    cases.applies(tree, functions=["other"])
+
+
+def test_executable_and_library_in_one_patch(cases):
+    source = {
+        "lib.c": HEAD + r"""
+int exported = 5;
+static int inside = 1;
+NC int callee(int n) { inside++; return n + inside; }
+-int lib(int n) { exported += n; return callee(n) + exported; }
++int lib(int n) { exported += 2 * n; exported -= n; return callee(n) * 100 + exported; }
+int spare(int n) { return lib(n); }
+""",
+        "main.c": HEAD + r"""
+extern int exported;
+int lib(int n), spare(int n), (*volatile pointer)(int) = lib;
+NC static void show(int n)
+{
+-	printf("%d %d %d", lib(n), spare(n) * 0, exported);
++	printf("now %d %d %d %d", lib(n), spare(n) * 0, exported, pointer == lib);
+}
+void step(int n) { show(n); printf(" %d", pointer(n)); }""" + TAIL}
+    for cc, kind in (("gcc", "pie"), ("clang", "nopie")):
+        cases.applies(source, cc=cc, flags=["-g", "-O2", "-w"], images=[
+            Image("lib.so", ["lib.c"], "shared"), Image("prog", ["main.c"], kind, ["lib.so"])],
+            functions=["lib", "show"])
+
+
+def test_interposed_function_stays_interposed(cases):
+    """The library's own definition of weigh() is not what its caller calls."""
+    cases.applies({
+        "lib.c": HEAD + r"""
+int weigh(int n) { return n + 1; }
+-int lib(int n) { return weigh(n) + (printf("x;") < 0); }
++int lib(int n) { return weigh(n) * 3 + (printf("x;") < 0); }
+""",
+        "main.c": HEAD + r"""
+int lib(int n);
+int weigh(int n) { return n + 1000; }
+void step(int n) { printf("%d", lib(n)); }""" + TAIL},
+        images=[Image("lib.so", ["lib.c"], "shared"),
+                Image("prog", ["main.c"], "pie", ["lib.so"], ["-rdynamic"])],
+        functions=["lib"])
+
+
+IFUNC = r"""
+static int fast(int n) { return n * 100; }
+static int slow(int n) { return n * 200; }
+int volatile choose = 1;
+static int (*resolve(void))(int) { return %s ? fast : slow; }
+int picked(int n) __attribute__((ifunc("resolve")));
+NC static int caller(int n)
+{
+-	return picked(n) + 1;
++	int (*volatile f)(int) = picked;
++	return picked(n) + 2 + f(1);
+}
+void step(int n) { printf("%%d", caller(n)); }
+"""
+
+
+@pytest.mark.parametrize("kind", ["pie", "nopie", "static"])
+def test_ifunc_callee(cases, kind):
+    cases.applies(IFUNC % "1", kind=kind, functions=["caller"])
+
+
+def test_ifunc_resolver_changed_is_refused(cases):
+    source = r"""
+static int fast(int n) { return n * 100; }
+static int slow(int n) { return n * 200; }
+-static int (*resolve(void))(int) { return fast; }
++static int (*resolve(void))(int) { return slow; }
+int picked(int n) __attribute__((ifunc("resolve")));
+void step(int n) { printf("%d", picked(n)); }
+"""
+    cases.refused(source, "refused", "resolver", "picked")
+
+
+def test_header_inline(cases):
+    """Copies of a function in a header are fixed wherever they are, inlined or not."""
+    for level in ("-O0", "-O2"):
+        cases.applies({
+            "scale.h": "static inline int scale(int n)\n{\n-	return n * 3;\n+	return n * 4;\n}\n",
+            "a.c": HEAD + '#include "scale.h"\nNC int a(int n) { return scale(n) + 1; }\n',
+            "b.c": HEAD + '#include "scale.h"\nNC int b(int n) { return scale(n) + 2; }\n',
+            "c.c": HEAD + "NC int c(int n) { return n + 3; }\n",
+            "main.c": HEAD + "int a(int), b(int), c(int);\n"
+                             "void step(int n) { printf(\"%d %d %d\", a(n), b(n), c(n)); }" + TAIL,
+        }, flags=["-g", level, "-w"],
+            functions=["a", "b"] if level == "-O2" else ["scale", "scale"])
+
+
+# ---- what the compiler makes of functions ----
+
+ARTEFACTS = table(
+    ("isra", r"""
+struct s { int a, b, c; };
+N static int pick(struct s *s)
+{
+-	return s->b * 3 + (printf("p;") < 0);
++	return s->c * 3 + (printf("p;") < 0);
+}
+NC int user(int n) { struct s s = {n, n + 10, n + 20}; return pick(&s); }
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("isra changes what is passed", r"""
+struct s { int a; long b; };
+N static long pick(struct s *s, int unused)
+{
+-	return s->b * 3 + (printf("p;") < 0);
++	return s->b * s->a + unused + (printf("p;") < 0);
+}
+NC long user(int n) { struct s s = {n, n + 10}; return pick(&s, 5 * n); }
+void step(int n) { printf("%ld", user(n)); }
+"""),
+    ("constprop", r"""
+N static int shift(int n, int by, const char *how)
+{
+-	printf("%s;", how); return n << by;
++	printf("<%s>;", how); return n << (by + 1);
+}
+NC int user(int n) { return shift(n, 2, "two") + shift(n + 1, 2, "two"); }
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("constprop for other constants", r"""
+N static int shift(int n, int by)
+{
+	printf("%d by %d;", n, by);
+	return n << by;
+}
+-NC int user(int n) { return shift(n, 2) + shift(n + 1, 2); }
++NC int user(int n) { return shift(n, 3) + shift(n + 1, 3); }
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("two constprops change places", r"""
+N static int shift(int n, int by)
+{
+	for (int i = 0; i < by; i++)
+		printf("%d,", n << i);
+	return n << by;
+}
+-NC int first(int n) { return shift(n, 2) + shift(n + 1, 2); }
+-NC int second(int n) { return shift(n, 5) + shift(n + 1, 5); }
++NC int first(int n) { return shift(n, 5) + shift(n + 1, 5); }
++NC int second(int n) { return shift(n, 2) + shift(n + 1, 2); }
+void step(int n) { printf("%d %d", first(n), second(n)); }
+"""),
+    ("constprop and cold", r"""
+__attribute__((cold)) NC static void fail(int n) { printf("fail %d;", n); }
+N static int shift(int n, int by)
+{
+	if (n % 3 == 1) {
+		fail(n);
+-		fail(n + 1);
++		fail(n + 7);
+	}
+	return n << by;
+}
+NC int user(int n) { return shift(n, 2) + shift(n + 1, 2); }
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("part", r"""
+static int big(int *p, int n)
+{
+	if (!p)
+		return -1;
+	for (int i = 0; i < n; i++) {
+-		printf("%d,", i * *p);
++		printf("%d,", i + 1000 * *p);
+		*p += i;
+	}
+	qsort(p, 1, sizeof(*p), 0);
+	return *p;
+}
+static int value = 1;
+NC int one(int n) { value %= 100; return big(n % 2 ? &value : 0, n % 5) + 1; }
+NC int two(int n) { return big(n % 3 ? &value : 0, n % 4) + 2; }
+NC int three(int n) { return big(n % 5 ? &value : 0, n % 7) + 2; }
+void step(int n) { printf("%d %d %d", one(n), two(n), three(n)); }
+"""),
+    ("cold in the cold part only", r"""
+__attribute__((cold)) NC static void fail(int n) { printf("fail %d;", n); }
+NC int user(int n)
+{
+	if (__builtin_expect(n % 3 == 1, 0)) {
+-		fail(n);
++		fail(n + 100);
+		fail(n * 2);
+		return -n;
+	}
+	return n * 4;
+}
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("cold in the parent only", r"""
+__attribute__((cold)) NC static void fail(int n) { printf("fail %d;", n); }
+NC int user(int n)
+{
+	if (__builtin_expect(n % 3 == 1, 0)) {
+		fail(n);
+		fail(n * 2);
+		return -n;
+	}
+-	return n * 4;
++	return n * 5 + 1;
+}
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("cold added", r"""
+__attribute__((cold)) NC static void fail(int n) { printf("fail %d;", n); }
+NC int user(int n)
+{
++	if (n % 3 == 1) {
++		fail(n);
++		fail(n * 2);
++		return -n;
++	}
+	return n * 4 + (printf("u;") < 0);
+}
+void step(int n) { fail(n); printf("%d", user(n)); }
+"""),
+    ("cold removed", r"""
+__attribute__((cold)) NC static void fail(int n) { printf("fail %d;", n); }
+NC int user(int n)
+{
+-	if (n % 3 == 1) {
+-		fail(n);
+-		fail(n * 2);
+-		return -n;
+-	}
+	return n * 4 + (printf("u;") < 0);
+}
+void step(int n) { fail(n); printf("%d", user(n)); }
+"""),
+    ("newly inlined", r"""
+-N static int helper(int n) { return n * 3 + (printf("h;") < 0); }
++static inline __attribute__((always_inline)) int helper(int n) { return n * 4; }
+NC int user(int n) { return helper(n) + 1; }
+NC int user_too(int n) { return helper(n) + 2; }
+void step(int n) { printf("%d %d", user(n), user_too(n)); }
+"""),
+    ("no longer inlined", r"""
+-static inline __attribute__((always_inline)) int helper(int n) { return n * 4; }
++N static int helper(int n) { return n * 3 + (printf("h;") < 0); }
+NC int user(int n) { return helper(n) + 1 + (printf("u;") < 0); }
+NC int user_too(int n) { return helper(n) + 2 + (printf("u;") < 0); }
+void step(int n) { printf("%d %d", user(n), user_too(n)); }
+"""),
+    ("inlined somewhere and called elsewhere", r"""
+static int helper(int n)
+{
+-	return n * 5 + (printf("h;") < 0);
++	return n * 6 + (printf("i;") < 0);
+}
+int (*volatile pointer)(int) = helper;
+NC int user(int n) { return helper(n) + 1; }
+void step(int n) { printf("%d %d", user(n), pointer(n)); }
+"""),
+    ("case labels swapped", r"""
+NC int choose(int n)
+{
+	switch (n) {
+-	case 3: printf("a;"); return 5;
+-	case 4: printf("b;"); return 6;
++	case 4: printf("a;"); return 5;
++	case 3: printf("b;"); return 6;
+	case 5: printf("c;"); return n * 2;
+	case 6: printf("d %d;", n); return n * 3;
+	case 7: printf("e;"); return n;
+	default: return 0;
+	}
+}
+void step(int n) { printf("%d", choose(n)); }
+"""),
+    ("moved between hot and unlikely", r"""
+-__attribute__((hot)) NC int a(int n) { return n * 3 + (printf("h;") < 0); }
+-__attribute__((cold)) NC int b(int n) { return n * 5 + (printf("c;") < 0); }
++__attribute__((cold)) NC int a(int n) { return n * 4 + (printf("h;") < 0); }
++__attribute__((hot)) NC int b(int n) { return n * 6 + (printf("c;") < 0); }
+void step(int n) { printf("%d %d", a(n), b(n)); }
+"""),
+    ("tail calls and recursion", r"""
+N static int down(int n, int sum);
+N static int up(int n, int sum) { printf("u"); return n <= 0 ? sum : down(n - 1, sum + n); }
+N static int down(int n, int sum)
+{
+-	return n <= 0 ? sum : up(n - 1, sum - n);
++	printf("d"); return n <= 0 ? sum : up(n - 2, sum * 2 - n);
+}
+void step(int n) { printf("%d", up(n, 1)); }
+"""),
+    ("floating point constants and vectors", r"""
+typedef float v4 __attribute__((vector_size(16)));
+NC static float lanes(int n)
+{
+-	v4 a = {1, 2, 3, 4}, b = {n, n, n, n};
++	v4 a = {1, 2, 5, 4}, b = {n, n, 2, n};
+	a = a * b;
+	return a[0] + a[1] + a[2] + a[3];
+}
+-NC static double sum(double d) { return d * 3.25 + 1e10; }
++NC static double sum(double d) { return d * 3.25 + 1e11; }
+-NC static long double wide(int n) { return n * 1.1L; }
++NC static long double wide(int n) { return n * 1.2L; }
+-NC static double negate(double d) { return -d * 2.0; }
++NC static double negate(double d) { return __builtin_fabs(d) * 2.0; }
+void step(int n) { printf("%f %f %Lf %f", lanes(n), sum(n), wide(n), negate(n)); }
+"""),
+    ("computed goto", r"""
+NC int run(int n)
+{
+	static const void *const labels[] = {&&add, &&mul, &&end};
+	int v = n, pc = n % 2;
+	goto *labels[pc];
+-add:	v += 5; goto *labels[1 + pc];
++add:	v += 6; goto *labels[1 + pc];
+mul:	v *= 3; printf("m;"); goto *labels[2];
+end:	return v;
+}
+void step(int n) { printf("%d", run(n)); }
+"""),
+    ("variable arguments, alloca, large frames", r"""
+#include <stdarg.h>
+#include <alloca.h>
+NC static int sum(int count, ...)
+{
+	va_list ap;
+	int s = 0;
+	va_start(ap, count);
+	while (count--)
+-		s += va_arg(ap, int);
++		s += 2 * va_arg(ap, int);
+	va_end(ap);
+	return s;
+}
+NC static int frames(int n)
+{
+	char big[20000], *p = alloca(n * 10 + 100);
+	memset(big, n, sizeof(big));
+	memset(p, 2, n * 10 + 100);
+-	return big[n * 3] + p[n * 9];
++	return big[n * 3] + p[n * 9] * 50;
+}
+void step(int n) { printf("%d %d", sum(9, n, 2, 3, 4, 5, 6, 7, 8, 9), frames(n)); }
+"""),
+    ("aliases", r"""
+-NC int real(int n) { return n * 3 + (printf("r;") < 0); }
++NC int real(int n) { return n * 4 + (printf("r;") < 0); }
+extern int other_name(int n) __attribute__((alias("real")));
+extern int weak_name(int n) __attribute__((weak, alias("real")));
+void step(int n) { printf("%d %d %d", real(n), other_name(n), weak_name(n)); }
+"""),
+    ("weak functions", r"""
+extern int nowhere(int n) __attribute__((weak));
+-__attribute__((weak)) NC int lazy(int n) { return n + (nowhere ? 1 : 2) + (printf("w;") < 0); }
++__attribute__((weak)) NC int lazy(int n) { return n + (nowhere ? nowhere(n) : 22); }
+void step(int n) { printf("%d", lazy(n)); }
+"""),
+    ("inline assembler", r"""
+NC int asms(int n)
+{
+	int r;
+-	__asm__("lea 3(%1), %0" : "=r"(r) : "r"((long)n));
++	__asm__("lea 4(%1), %0" : "=r"(r) : "r"((long)n));
+	__asm__ volatile("jmp 1f\n\tud2\n1:");
+	return r;
+}
+void step(int n) { printf("%d", asms(n)); }
+"""),
+)
+
+
+@pytest.mark.parametrize("source", ARTEFACTS)
+def test_artefacts(cases, source):
+    cases.applies(source, flags=["-g", "-O2", "-w"])
+
+
+@pytest.mark.parametrize("cc, level", [("gcc", "-O3"), ("clang", "-O2")])
+def test_artefacts_together(cases, cc, level):
+    """All of them in one program, for other compilers and levels."""
+    tree, calls, names = {}, "", ""
+    for i, case in enumerate(ARTEFACTS):
+        text = case.values[0]
+        if cc == "clang" and "ifunc" in text:
+            continue
+        pre = f"u{i}_"
+        tree[f"u{i}.c"] = HEAD + f"#define step {pre}step\n" + "".join(
+            f"#define {w} {pre}{w}\n" for w in (
+                "user", "user_too", "first", "second", "one", "two", "three", "choose", "a", "b",
+                "real", "other_name", "weak_name", "lazy", "asms", "run", "pointer")
+            if f" {w}(" in text or f" *volatile {w})" in text) + text
+        tree[f"u{i}.c"] = tree[f"u{i}.c"].replace('alias("real")', f'alias("{pre}real")')
+        names += f"void {pre}step(int n);\n"
+        calls += f"\t{pre}step(n); printf(\" \");\n"
+    tree["main.c"] = HEAD + names + "void step(int n)\n{\n" + calls + "}\n" + TAIL
+    cases.applies(tree, cc=cc, flags=["-g", level, "-w", "-U_FORTIFY_SOURCE"])
