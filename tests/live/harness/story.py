@@ -17,7 +17,10 @@ class Snapshot:
 
     def assert_equal(self, victim):
         victim.assert_same()
-        assert victim.maps_text() == self.maps
+        now = victim.maps_text()
+        assert now == self.maps, "mappings differ:\n" + "\n".join(
+            sorted({"- " + m for m in self.maps if m not in now} |
+                   {"+ " + m for m in now if m not in self.maps}))
         assert victim.text() == self.text, "executable bytes differ"
 
 
