@@ -17,7 +17,7 @@ from figures import Figure, Samples
 from workshop import BenchError, Victim
 
 MIB = 1 << 20
-DWARF, DWARF_QUICK = 200 * MIB, 4 * MIB
+DWARF, DWARF_QUICK = 200 * MIB, MIB
 LIMIT = 64 * MIB
 STRUCTS, FUNCTIONS, MEMBERS = 3000, 40, 24  # in one unit: some 1.5 MiB of DWARF
 FLAGS = ["-g", "-O1", "-fno-eliminate-unused-debug-types"]

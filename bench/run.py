@@ -6,9 +6,9 @@ A machine is never quiet, so no figure stands alone: each is measured side by si
 compared to, in interleaved rounds on the same victim, and reported as median (min / p99).
 
     freeze    how long a target with 1, 10, 100, 500, 2000 threads stands still for apply and for
-              revert: the tool's own figure, and the longest gap that a ticker thread in the target
-              saw. Compared with the bare limit: a minimal program that seizes, interrupts all, waits
-              for all and resumes all. Criterion: at most max(2 x limit, limit + 100 us).
+              revert: the tool's own figure, and the longest gap that a thread in the target saw.
+              Compared with the bare limit: a minimal program that seizes, interrupts all, waits for
+              all and resumes all. Criterion: at most max(2 x limit, limit + 100 us).
     call      ns per call of a function: before, patched, after revert. Criterion: patched costs one
               direct jump, reverted costs nothing.
     command   wall time of the whole command (start of the process included) for a one-function

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from harness.tool import ROOT
 
 FIGURES = {
@@ -27,6 +28,21 @@ def test_quick_run_takes_all_figures(suture, work):
     assert {n: [f["name"] for f in b["figures"]] for n, b in got.items()} == FIGURES
     for figure in (f for b in got.values() for f in b["figures"]):
         assert figure["n"] > 0 and 0 < figure["min"] <= figure["median"] <= figure["p99"], figure
+
+
+def test_verdicts(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    from figures import Figure, Samples, table
+
+    limit = Samples("limit", [100, 300, 200])
+    met = Figure("a", "ns", Samples("tool", [390, 9000, 400]), limit, 400)
+    missed = Figure("b", "ns", Samples("tool", [401, 401]), limit, 400)
+    assert (met.met, missed.met, Figure("c", "ns", limit).met) == (True, False, None)
+    assert (met.ratio, limit.dict()["p99"], limit.median) == (2.0, 300, 200)
+    assert [line.split()[-1] for line in table([met, missed]).splitlines()[1:]] == ["met", "met"]
+    assert "NOT met" in table([missed]) and "NOT met" not in table([met])
+    with pytest.raises(ValueError, match="nothing was measured"):
+        Samples("nothing", [])
 
 
 def test_failure_to_measure_is_an_error(work):
