@@ -130,6 +130,19 @@ static bool same_build(const struct image *a, const struct image *b)
 	       memcmp(a->build_id, b->build_id, a->build_id_size) == 0;
 }
 
+/* libtool puts a script in the place of a program that was not installed yet. */
+static struct suture_error *explain_script(const char *path, struct suture_error *err)
+{
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	char start[2] = "";
+
+	if (!err || !f || fread(start, 1, 2, f) != 2 || memcmp(start, "#!", 2) != 0)
+		return err;
+	return error_hint(err,
+		"this is a script; if libtool made it, the program is .libs/%s beside it",
+		path_basename(path));
+}
+
 static struct suture_error *open_targets(struct build *build)
 {
 	const struct suture_build_options *options = build->options;
@@ -138,7 +151,8 @@ static struct suture_error *open_targets(struct build *build)
 	if (!build->images)
 		return error_nomem();
 	for (size_t i = 0; i < options->n_targets; i++) {
-		TRY(image_open(options->targets[i], &build->images[i]));
+		TRY(explain_script(
+			options->targets[i], image_open(options->targets[i], &build->images[i])));
 		build->n_images++;
 		for (size_t j = 0; j < i; j++) {
 			if (same_build(build->images[i], build->images[j]))

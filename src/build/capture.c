@@ -16,17 +16,22 @@
 #include "build/capture.h"
 #include "build/path.h"
 
+void unit_deinit(struct unit *unit)
+{
+	free(unit->source);
+	free(unit->name);
+	free(unit->directory);
+	free(unit->output);
+	free(unit->compiler);
+	free(unit->before);
+	free(unit->after);
+	*unit = (struct unit){};
+}
+
 static void units_clear(struct units *units)
 {
-	vec_foreach (unit, &units->v) {
-		free(unit->source);
-		free(unit->name);
-		free(unit->directory);
-		free(unit->output);
-		free(unit->compiler);
-		free(unit->before);
-		free(unit->after);
-	}
+	vec_foreach (unit, &units->v)
+		unit_deinit(unit);
 	vec_free(&units->v);
 }
 
@@ -56,6 +61,7 @@ static void capture_deinit(struct capture *cap)
 	vec_foreach (tree, &cap->trees)
 		tree_deinit(tree);
 	vec_free(&cap->trees);
+	vec_free(&cap->unit_commands);
 	free(cap->in_target);
 	free(cap->affected);
 }
@@ -464,6 +470,7 @@ static struct suture_error *apply_to_copy(struct capture *cap)
 static struct suture_error *compile_all(struct capture *cap)
 {
 	TRY(capture_compile(cap));
+	TRY(capture_choose_variants(cap));
 	return capture_new_sources(cap);
 }
 
@@ -479,6 +486,7 @@ static struct suture_error *compile(struct capture *cap)
 	vec_foreach (change, &cap->changes.v)
 		change->may_be_read = true;
 	units_clear(cap->units);
+	cap->unit_commands.n = 0;
 	TRY(build_shadow(cap));
 	TRY(changes_write(&cap->changes, &cap->shadow));
 	return compile_all(cap);

@@ -4,6 +4,7 @@
  *
  *   capture.c          reading, finding the units that the fix reaches, notes
  *   capture_compile.c  compiling them on both sides
+ *   capture_variants.c several compiles of one source
  *   capture_new.c      sources that the fix brings
  *   capture_aside.c    changes that no unit reads
  */
@@ -23,8 +24,9 @@
 struct capture {
 	struct suture *ctx;
 	const struct capture_options *options;
-	struct units *units; /* the result, its work_dir and notes */
-	char *temp_dir;	     /* TMPDIR of the compilers */
+	struct units *units;	   /* the result, its work_dir and notes */
+	VEC(size_t) unit_commands; /* which command each unit comes from, as compiled */
+	char *temp_dir;		   /* TMPDIR of the compilers */
 	char *object_dir;
 	struct diff diff;
 	struct compdb db;
@@ -60,6 +62,13 @@ struct suture_error *capture_confirm(struct capture *cap, int side, const bool *
  * whole copy may not have.
  */
 struct suture_error *capture_compile(struct capture *cap) MUST_USE;
+
+/*
+ * Of several compiles of one source drop those that the target was not made by, where debug
+ * information tells. To be called right after capture_compile().
+ */
+struct suture_error *capture_choose_variants(struct capture *cap) MUST_USE;
+void unit_deinit(struct unit *unit);
 
 /*
  * Compile `source` on the after side as `command` compiles its own; `id`: a number of its own.

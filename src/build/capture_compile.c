@@ -310,7 +310,7 @@ static struct suture_error *add_unit(struct capture *cap, size_t command, struct
 	const struct command *cmd = &cap->db.commands.at[command];
 	struct unit *unit = vec_add(&cap->units->v);
 
-	if (!unit)
+	if (!unit || !vec_push(&cap->unit_commands, command))
 		return error_nomem();
 	*unit = (struct unit){
 		.source = strdup(cmd->file),

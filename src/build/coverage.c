@@ -17,6 +17,27 @@ static const char *string_attribute(Dwarf_Die *die, unsigned name)
 	return dwarf_formstring(dwarf_attr(die, name, &attr));
 }
 
+/* DWARF 5, 7.12. One source may be compiled as C and as C++ in one build. */
+static enum language language_of(Dwarf_Die *die)
+{
+	switch (dwarf_srclang(die)) {
+	case DW_LANG_C:
+	case DW_LANG_C89:
+	case DW_LANG_C99:
+	case DW_LANG_C11:
+		return LANGUAGE_C;
+	case DW_LANG_C_plus_plus:
+	case DW_LANG_C_plus_plus_03:
+	case DW_LANG_C_plus_plus_11:
+	case DW_LANG_C_plus_plus_14:
+		return LANGUAGE_CXX;
+	case DW_LANG_Mips_Assembler:
+		return LANGUAGE_ASSEMBLER;
+	default:
+		return LANGUAGE_OTHER;
+	}
+}
+
 static struct suture_error *add_unit(
 	struct coverage *cov, const struct image *image, Dwarf_Die *die, Dwarf_Die *split)
 {
@@ -34,6 +55,7 @@ static struct suture_error *add_unit(
 		.image = image->name,
 		.die = split->addr ? *split : *die,
 	};
+	unit.language = language_of(&unit.die);
 	if (unit.path && vec_push(&cov->units, unit))
 		return NULL;
 	free(unit.path);
@@ -117,13 +139,27 @@ static struct suture_error *index_add(struct index *index, const char *path, siz
 	return NULL;
 }
 
-static bool index_mark(const struct index *index, const char *path, bool *ret)
+static bool same_language(const struct command *cmd, enum language language)
+{
+	return cmd->broken || language == LANGUAGE_OTHER || cmd->language == language;
+}
+
+/* Mark the commands that compile `path` in this language; false: there is none. */
+static bool index_mark(const struct index *index, const struct compdb *db, const char *path,
+	enum language language, bool *ret)
 {
 	const size_t *head = strmap_find(&index->first, path);
+	bool any = false;
 
-	for (size_t i = head ? *head : SIZE_MAX; i != SIZE_MAX; i = index->links.at[i].next)
-		ret[index->links.at[i].command] = true;
-	return head != NULL;
+	for (size_t i = head ? *head : SIZE_MAX; i != SIZE_MAX; i = index->links.at[i].next) {
+		size_t command = index->links.at[i].command;
+
+		if (!same_language(&db->commands.at[command], language))
+			continue;
+		ret[command] = true;
+		any = true;
+	}
+	return any;
 }
 
 static void index_deinit(struct index *index)
@@ -132,17 +168,35 @@ static void index_deinit(struct index *index)
 	vec_free(&index->links);
 }
 
+/* The path that debug information gives for the source of a command. NULL: out of memory. */
+static char *debug_path_of(const struct command *cmd)
+{
+	_cleanup_free_ char *name = cflags_debug_path(cmd, cmd->argv.v.at[cmd->source_at]);
+	_cleanup_free_ char *dir = cflags_debug_path(cmd, cmd->directory);
+
+	return name && dir ? path_join(dir, name) : NULL;
+}
+
+bool coverage_is_unit_of(const struct coverage_unit *unit, const struct command *cmd)
+{
+	_cleanup_free_ char *path = debug_path_of(cmd);
+
+	return same_language(cmd, unit->language) &&
+	       ((path && strcmp(path, unit->path) == 0) || strcmp(cmd->file, unit->path) == 0 ||
+		       strcmp(cmd->physical, unit->path) == 0);
+}
+
 /* Under the name that its debug information has, and under the file's own names. */
 static struct suture_error *index_command(struct index *index, const struct command *cmd, size_t i)
 {
+	_cleanup_free_ char *path = NULL;
+
 	TRY(index_add(index, cmd->physical, i));
 	if (strcmp(cmd->file, cmd->physical) != 0)
 		TRY(index_add(index, cmd->file, i));
 	if (cmd->broken)
 		return NULL;
-	_cleanup_free_ char *name = cflags_debug_path(cmd, cmd->argv.v.at[cmd->source_at]);
-	_cleanup_free_ char *dir = cflags_debug_path(cmd, cmd->directory);
-	_cleanup_free_ char *path = name && dir ? path_join(dir, name) : NULL;
+	path = debug_path_of(cmd);
 	if (!path)
 		return error_nomem();
 	if (strcmp(path, cmd->physical) == 0 || strcmp(path, cmd->file) == 0)
@@ -156,13 +210,13 @@ static struct suture_error *match_exactly(
 	for (size_t i = 0; i < db->commands.n; i++)
 		TRY(index_command(index, &db->commands.at[i], i));
 	vec_foreach (unit, &cov->units) {
-		unit->recorded = index_mark(index, unit->path, ret);
+		unit->recorded = index_mark(index, db, unit->path, unit->language, ret);
 		if (unit->recorded)
 			continue;
 		_cleanup_free_ char *physical = path_physical(unit->path);
 		if (!physical)
 			return error_nomem();
-		unit->recorded = index_mark(index, physical, ret);
+		unit->recorded = index_mark(index, db, physical, unit->language, ret);
 	}
 	return NULL;
 }
@@ -177,7 +231,8 @@ static void match_by_ending(
 		if (!path_under(cmd->physical, root))
 			continue;
 		vec_foreach (unit, &cov->units) {
-			if (!path_ends_with(unit->path, path_below(cmd->physical, root)))
+			if (!path_ends_with(unit->path, path_below(cmd->physical, root)) ||
+				!same_language(cmd, unit->language))
 				continue;
 			unit->recorded = true;
 			ret[i] = true;

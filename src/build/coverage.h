@@ -16,6 +16,7 @@ struct image;
 struct coverage_unit {
 	char *path;	   /* DW_AT_comp_dir and DW_AT_name, joined and normalised */
 	const char *image; /* name of the target */
+	enum language language;
 	Dwarf_Die die;
 	bool recorded; /* a recorded command compiles it */
 };
@@ -37,6 +38,8 @@ void coverage_deinit(struct coverage *cov);
  */
 struct suture_error *coverage_match(
 	struct coverage *cov, const struct compdb *db, const char *root, bool *ret) MUST_USE;
+/* The unit has the name and directory that this command gives. */
+bool coverage_is_unit_of(const struct coverage_unit *unit, const struct command *cmd);
 /*
  * Sources of units without recorded command that are at hand (physical paths), for a look at what
  * they include.

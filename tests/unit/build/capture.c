@@ -399,6 +399,40 @@ static void units_of_no_target(void **state)
 	assert_note(&run, "tool.c: part of no target");
 }
 
+static void one_source_in_two_languages(void **state)
+{
+	_cleanup_run_ struct run run;
+
+	run_init(&run);
+	link_target(*state);
+	record(*state, ENTRY("gcc -g -O2 -c src/a.c", "src/a.c") "," ENTRY(
+			       "g++ -g -O2 -c src/a.c -o a++.o",
+			       "src/a.c") "," ENTRY("gcc -g -O2 -c src/b.c",
+			       "src/b.c") "," ENTRY("gcc -g -O2 -c src/c.c", "src/c.c"));
+	assert_ok(capture(*state, FIX_A, "prog", &run));
+	assert_units(&run, "a.c");
+	assert_string_equal(run.units.v.at[0].compiler, "gcc");
+	assert_false(run.units.v.at[0].optional);
+}
+
+static void the_compile_that_made_the_target(void **state)
+{
+	_cleanup_run_ struct run run;
+
+	run_init(&run);
+	link_target(*state);
+	record(*state, ENTRY("gcc -g -O2 -fPIC -c src/a.c -o a.lo", "src/a.c") "," ENTRY(
+			       "gcc -g -O2 -c src/a.c -o a.o",
+			       "src/a.c") "," ENTRY("gcc -g -O2 -c src/b.c",
+			       "src/b.c") "," ENTRY("gcc -g -O2 -fPIC -c src/b.c",
+			       "src/b.c") "," ENTRY("gcc -g -O2 -c src/c.c", "src/c.c"));
+	assert_ok(capture(*state, FIX_H, "prog", &run));
+	assert_units(&run, "a.c b.c");
+	assert_false(run.units.v.at[0].optional);
+	assert_false(run.units.v.at[1].optional);
+	assert_string_equal(run.units.v.at[0].output, "a.o");
+}
+
 static void only_foreign_units(void **state)
 {
 	_cleanup_run_ struct run run;
@@ -580,6 +614,8 @@ int main(void)
 		TEST(set_aside),
 		TEST(nothing_to_do),
 		TEST(units_of_no_target),
+		TEST(one_source_in_two_languages),
+		TEST(the_compile_that_made_the_target),
 		TEST(only_foreign_units),
 		TEST(unrecorded_units),
 		TEST(diffs_that_do_not_apply),
