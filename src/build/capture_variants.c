@@ -19,13 +19,6 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Options that we add, or that do not reach the code. */
-static bool is_ours(const char *option)
-{
-	return strncmp(option, "-g", 2) == 0 || strcmp(option, "-ffunction-sections") == 0 ||
-	       strcmp(option, "-fdata-sections") == 0;
-}
-
 /* Compiler, version and options without ours, in one order. */
 static struct suture_error *split_producer(const char *producer, struct strings *ret)
 {
@@ -35,7 +28,7 @@ static struct suture_error *split_producer(const char *producer, struct strings 
 	if (!copy)
 		return error_nomem();
 	for (char *s = strtok_r(copy, " ", &save); s; s = strtok_r(NULL, " ", &save)) {
-		if (!is_ours(s))
+		if (!cflags_is_ours(s))
 			TRY(strings_add(ret, s));
 	}
 	if (ret->v.n)

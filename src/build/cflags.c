@@ -487,27 +487,39 @@ static bool needs_root_map(const struct command *cmd)
 	return true;
 }
 
+/*
+ * What the objects are compared by: every function and variable in a section of its own. Local
+ * labels tell where one anonymous constant ends and the next begins; in mergeable sections (at -O0
+ * the compiler makes none by itself) references keep them, too.
+ */
+static const char *const our_flags[] = {
+	"-ffunction-sections", "-fdata-sections", "-fmerge-constants", "-Wa,-L"};
+
+bool cflags_is_ours(const char *flag)
+{
+	for (size_t i = 0; i < sizeof(our_flags) / sizeof(our_flags[0]); i++) {
+		if (strcmp(flag, our_flags[i]) == 0)
+			return true;
+	}
+	/* Debug information does not change code. */
+	return strncmp(flag, "-g", 2) == 0;
+}
+
 static struct suture_error *add_ours(
 	const struct command *cmd, const struct cflags_job *job, struct strings *ret)
 {
-	/*
-	 * Local labels tell where one anonymous constant ends and the next begins; in mergeable
-	 * sections (at -O0 the compiler makes none by itself) references keep them, too.
-	 */
-	static const char *const compile[] = {"-ffunction-sections", "-fdata-sections",
-		"-fmerge-constants", "-Wa,-L", "-c", "-MD"};
-	size_t n = sizeof(compile) / sizeof(compile[0]);
-
 	/* Warnings were the original build's business. */
 	TRY(strings_add(ret, "-w"));
 	if (!job->object) {
 		TRY(strings_add(ret, "-M"));
 	} else {
-		/* Types are compared through debug information. It does not change code. */
+		/* Types are compared through debug information. */
 		if (!cmd->debug_info)
 			TRY(strings_add(ret, "-g"));
-		for (size_t i = 0; i < n; i++)
-			TRY(strings_add(ret, compile[i]));
+		for (size_t i = 0; i < sizeof(our_flags) / sizeof(our_flags[0]); i++)
+			TRY(strings_add(ret, our_flags[i]));
+		TRY(strings_add(ret, "-c"));
+		TRY(strings_add(ret, "-MD"));
 		TRY(strings_add(ret, "-o"));
 		TRY(strings_add(ret, job->object));
 	}

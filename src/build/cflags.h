@@ -46,4 +46,7 @@ struct cflags_job {
 struct suture_error *cflags_make(
 	const struct command *cmd, const struct cflags_job *job, struct strings *ret) MUST_USE;
 
+/* One of the flags that cflags_make() adds, or of a kind that does not reach the code. */
+bool cflags_is_ours(const char *flag);
+
 #endif
