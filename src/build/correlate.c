@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "arch/arch.h"
 #include "build/compare.h"
 
 struct by_name {
@@ -197,13 +198,26 @@ static bool refers_to(const struct span *from, const struct span *to)
 	return false;
 }
 
+/* `part` is there on its side only, and what `whole` is there calls it: split off, or merged. */
+static bool is_split_off(const struct span *whole, const struct span *part)
+{
+	if (part->twin || part->kind != SPAN_CODE)
+		return false;
+	vec_foreach (p, &part->object->spans)
+		if (refers_to(*p, part) && same_function(whole, *p))
+			return true;
+	return false;
+}
+
 static bool share_referrer(const struct span *b, const struct span *a)
 {
 	vec_foreach (pb, &b->object->spans) {
 		if (!refers_to(*pb, b))
 			continue;
 		vec_foreach (pa, &a->object->spans)
-			if (refers_to(*pa, a) && same_function(*pb, *pa))
+			if (refers_to(*pa, a) &&
+				(same_function(*pb, *pa) || is_split_off(*pb, *pa) ||
+					is_split_off(*pa, *pb)))
 				return true;
 	}
 	return false;
@@ -250,6 +264,45 @@ static void pair_static_locals(struct object *before, struct object *after, bool
 	}
 }
 
+/* ---- static locals of one name in several scopes ---- */
+
+/* The same instructions: the n-th reference of one is the n-th of the other. */
+static bool same_code(const struct span *b, const struct span *a)
+{
+	uint64_t at = 0;
+
+	if (b->kind != SPAN_CODE || b->size != a->size || b->refs.n != a->refs.n || !b->data)
+		return false;
+	for (size_t i = 0; i < b->refs.n; i++) {
+		const struct ref *rb = &b->refs.at[i], *ra = &a->refs.at[i];
+
+		if (rb->offset != ra->offset || rb->type != ra->type || rb->addend != ra->addend)
+			return false;
+		if (rb->offset > at && memcmp(b->data + at, a->data + at, rb->offset - at))
+			return false;
+		at = rb->offset + arch_x86_64.reloc_size(rb->type);
+	}
+	return at >= b->size || !memcmp(b->data + at, a->data + at, b->size - at);
+}
+
+static void pair_by_position(struct span *before, struct span *after)
+{
+	for (size_t i = 0; i < before->refs.n; i++) {
+		struct span *b = before->refs.at[i].target, *a = after->refs.at[i].target;
+
+		if (b && a && is_static_local(b) && is_static_local(a) && may_be_twins(b, a, true))
+			pair(b, a);
+	}
+}
+
+/* Where the code did not change, it tells. */
+static void pair_in_same_code(struct object *before)
+{
+	vec_foreach (p, &before->spans)
+		if ((*p)->twin && same_code(*p, (*p)->twin))
+			pair_by_position(*p, (*p)->twin);
+}
+
 /* ---- what has no name but its section's ---- */
 
 static bool is_known_by_section(const struct span *span)
@@ -278,6 +331,7 @@ struct suture_error *correlate(struct object *before, struct object *after)
 	TRY(pair_lists(before, after, list_plain));
 	TRY(pair_lists(before, after, list_by_section));
 	pair_clones(before, after);
+	pair_in_same_code(before);
 	/* Where several would do, those of the same size and initial content are taken first. */
 	pair_static_locals(before, after, true);
 	pair_static_locals(before, after, false);

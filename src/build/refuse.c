@@ -106,8 +106,13 @@ static bool is_referred_to(const struct span *span)
 	return false;
 }
 
+/* What took its place: of its name and another sort (thread-local or not), or of its shape. */
 static const struct span *like(const struct object *after, const struct span *before)
 {
+	vec_foreach (p, &after->spans)
+		if (is_variable(*p) && !(*p)->twin && (*p)->name && before->name &&
+			!strcmp((*p)->name, before->name))
+			return *p;
 	vec_foreach (p, &after->spans)
 		if ((*p)->kind == before->kind && !(*p)->twin && (*p)->size == before->size &&
 			!(*p)->data == !before->data && is_referred_to(*p))
@@ -130,9 +135,10 @@ static struct suture_error *check_removed(const struct part *part, const struct 
 	instead = like(part->pair->after, before);
 	if (instead)
 		return REFUSE(part, "if it was renamed, keep the old name in the live patch",
-			"variable %s disappeared and %s appeared; a new one would not have its "
+			"variable %s disappeared and %s%s appeared; a new one would not have its "
 			"value",
-			SPAN_NAME(before), SPAN_NAME(instead));
+			SPAN_NAME(before), before->kind == instead->kind ? "" : "another ",
+			SPAN_NAME(instead));
 	return NULL;
 }
 

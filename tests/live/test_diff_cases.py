@@ -842,3 +842,369 @@ def test_artefacts_together(cases, cc, level):
         calls += f"\t{pre}step(n); printf(\" \");\n"
     tree["main.c"] = HEAD + names + "void step(int n)\n{\n" + calls + "}\n" + TAIL
     cases.applies(tree, cc=cc, flags=["-g", level, "-w", "-U_FORTIFY_SOURCE"])
+
+
+# ---- data ----
+
+DATA = table(
+    ("static local renumbered", r"""
++N static int earlier(int n) { static int count; count += n; return 0 * count; }
+N static int one(int n) { static int count; count += n; return count; }
+N static int two(int n)
+{
+	static int count;
+	count += 2 * n;
+-	return count;
++	return count * 10 + earlier(n);
+}
+void step(int n) { printf("%d %d", one(n), two(n)); }
+"""),
+    ("static local moved to a function that was split off", r"""
+-N static int next(int n) { static int count = 7; count += n; return count; }
++N static int counted(int n) { static int count = 7; count += n; return count; }
++N static int next(int n) { return counted(n) * 2; }
+NC int user(int n) { return next(n) + 1; }
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("two static locals of one name, another function is fixed", r"""
+NC int user(int n)
+{
+	int r;
+	{ static int count; r = ++count; }
+	{ static int count; r = r * 100 + (count += 2); }
+	return r;
+}
+-NC int other(int n) { return n + 1 + (printf("o;") < 0); }
++NC int other(int n) { return n + 9 + (printf("o;") < 0); }
+void step(int n) { printf("%d %d", user(n), other(n)); }
+"""),
+    ("static local of a function that is inlined", r"""
+static inline __attribute__((always_inline)) int next(void) { static int count = 5; return ++count; }
+-NC int one(int n) { return next() * 2; }
++NC int one(int n) { return next() * 3; }
+NC int two(int n) { return next() * 5; }
+void step(int n) { printf("%d ", one(n)); printf("%d", two(n)); }
+"""),
+    ("state in struct, array, pointer", r"""
+struct node { struct node *next; int value; };
+static struct node first = {0, 1}, *list = &first;
+static int ring[4] = {1, 2, 3, 4}, at;
+static const char *names[3] = {"x", "y"};
+NC int user(int n)
+{
+	struct node *new = malloc(sizeof(*new));
+	*new = (struct node){list, n};
+	list = new;
+	ring[at++ % 4] = n;
+	names[2] = "z";
+	int sum = 0;
+	for (struct node *p = list; p; p = p->next)
+-		sum += p->value;
++		sum += p->value * 2;
+-	return sum + ring[0] * 100 + names[at % 3][0];
++	return sum + ring[1] * 100 + names[at % 3][0];
+}
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("static variable that nobody needs any more", r"""
+-static int debug_calls;
+NC int user(int n)
+{
+-	debug_calls++;
+	return n * 3 + (printf("u;") < 0)
+-		;
++		+ 1;
+}
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("common symbols", r"""
+int common_counter, common_array[5];
+NC int user(int n)
+{
+	common_array[n % 5] += ++common_counter;
+-	return common_array[n % 5];
++	return common_array[n % 5] * 100 + common_counter;
+}
+void step(int n) { printf("%d %d", user(n), common_counter); }
+"""),
+    ("constant table shared with an unchanged function of another name", r"""
+static const struct { const char *name; int value; } rows[] = {
+	{"one", 1},
+-	{"two", 2},
++	{"TWO", 22},
+	{"three", 3},
+};
+NC int value(int n) { return rows[n % 3].value; }
+NC const char *name(int n) { return rows[n % 3].name; }
+void step(int n) { printf("%s=%d", name(n), value(n)); }
+"""),
+    ("a constant grows with all its users", r"""
+static const char *const words[] = {"a", "b"
+-};
++, "c"};
+NC const char *word(int n) { return words[n % (sizeof(words) / sizeof(words[0]))]; }
+void step(int n) { printf("%s", word(n)); }
+"""),
+    ("visibility and section attributes of existing data", r"""
+__attribute__((visibility("hidden"))) int hidden_value = 3;
+__attribute__((section(".data.special"))) int special = 4;
+static int __attribute__((aligned(64))) aligned = 5;
+NC int user(int n)
+{
+	hidden_value += n; special += n; aligned += n;
+-	return hidden_value + special * 10 + aligned * 100;
++	return hidden_value * 100 + special * 10 + aligned;
+}
+void step(int n) { printf("%d", user(n)); }
+"""),
+    ("errno, environ and locale of libc", r"""
+#include <errno.h>
+#include <ctype.h>
+NC int user(int n)
+{
+	errno = n;
+-	return errno + isalpha(n + 60);
++	return errno * 2 + isdigit(n + 44) + toupper('a' + n);
+}
+void step(int n) { printf("%d", user(n)); }
+"""),
+)
+
+
+@pytest.mark.parametrize("source", DATA)
+def test_data(cases, source, request):
+    flags = ["-g", "-O2", "-w"] + ["-fcommon"] * ("common symbols" in request.node.name)
+    cases.applies(source, flags=flags)
+
+
+@pytest.mark.parametrize("cc, level", [("gcc", "-O0"), ("clang", "-O2")])
+def test_data_elsewhere(cases, cc, level):
+    for case in (DATA[0], DATA[1 if cc == "gcc" else 4], DATA[2]):
+        cases.applies(case.values[0], cc=cc, flags=["-g", level, "-w"])
+
+
+REFUSED = table(
+    ("two static locals of one name in different scopes", r"""
+NC int user(int n)
+{
+	int r;
+	{ static int count; r = ++count; }
+	{ static int count; r = r * 100 + (count += 2); }
+-	return r;
++	return r * 1000;
+}
+NC int other(int n) { return n + 1 + (printf("o;") < 0); }
+void step(int n) { printf("%d %d", user(n), other(n)); }
+""", "static variable count"),
+    ("initial value", r"""
+-static int limit = 10;
++static int limit = 20;
+NC int user(int n) { limit += n; return limit; }
+void step(int n) { printf("%d", user(n)); }
+""", "initial value of limit"),
+    ("array grew", r"""
+-static int ring[4];
++static int ring[8];
+NC int user(int n) { ring[n % (sizeof(ring) / 4)] += n; return ring[0]; }
+void step(int n) { printf("%d", user(n)); }
+""", "size of ring changed from 16 to 32"),
+    ("bss to data", r"""
+-static int counter;
++static int counter = 1;
+NC int user(int n) { counter += n; return counter; }
+void step(int n) { printf("%d", user(n)); }
+""", "counter"),
+    ("data to constant", r"""
+-int rates[] = {1, 2, 3};
++const int rates[] = {1, 2, 3};
+NC int user(int n) { return rates[n % 3] + (printf("u;") < 0); }
+void step(int n) { printf("%d", user(n)); }
+""", "rates"),
+    ("static local removed while it is used", r"""
+NC int user(int n)
+{
+-	static int count;
+-	return count += n;
++	static long counter;
++	return counter += n;
+}
+void step(int n) { printf("%d", user(n)); }
+""", "count"),
+    ("variable renamed", r"""
+-static int count;
++static int total;
+NC int user(int n)
+{
+-	return count += n;
++	return total += n + 1;
+}
+void step(int n) { printf("%d", user(n)); }
+""", "variable count disappeared and total appeared"),
+    ("entry of a writable table of functions", r"""
+N static int one(int n) { return n * 3 + (printf("1;") < 0); }
+N static int two(int n) { return n * 5 + (printf("2;") < 0); }
+-static int (*handlers[2])(int) = {one, one};
++static int (*handlers[2])(int) = {one, two};
+void step(int n) { printf("%d", handlers[n % 2](n)); handlers[0] = two; }
+""", "initial value of handlers"),
+    ("string that a variable points to", r"""
+-static const char *banner = "old";
++static const char *banner = "new";
+void step(int n) { printf("%s", banner); if (n == 99) banner = "other"; }
+""", "banner"),
+    ("constructor added", r"""
+int ready;
++__attribute__((constructor)) static void prepare(void) { ready = 1; }
+NC int user(int n) { return ready + n; }
+void step(int n) { printf("%d", user(n)); }
+""", "constructor"),
+    ("constructor changed", r"""
+int ready;
+__attribute__((constructor)) static void prepare(void)
+{
+-	ready = 1;
++	ready = 2;
+}
+NC int user(int n) { return ready + n; }
+void step(int n) { printf("%d", user(n)); }
+""", "constructor prepare changed"),
+    ("constructor removed", r"""
+int ready;
+-__attribute__((constructor)) static void prepare(void) { ready = 1; }
+NC int user(int n) { return ready + n; }
+void step(int n) { printf("%d", user(n)); }
+""", "constructor"),
+    ("new thread-local variable", r"""
++static __thread int depth;
+NC int user(int n)
+{
+-	return n * 3;
++	return n * 3 + depth++;
+}
+void step(int n) { printf("%d", user(n)); }
+""", "depth is a new thread-local variable"),
+    ("thread-local initial value", r"""
+-static __thread int depth = 1;
++static __thread int depth = 2;
+NC int user(int n) { return n * 3 + depth++; }
+void step(int n) { printf("%d", user(n)); }
+""", "thread-local variable depth"),
+    ("thread-local became plain", r"""
+-static __thread int depth = 1;
++static int depth = 1;
+NC int user(int n) { return n * 3 + depth++; }
+void step(int n) { printf("%d", user(n)); }
+""", "depth"),
+    ("writable table of labels", r"""
+NC int run(int n)
+{
+	static void *labels[] = {&&add, &&mul, &&end};
+	int v = n;
+	if (n == 99) labels[1] = &&end;
+	goto *labels[n % 2];
+-add:	v += 5; goto *labels[1];
++add:	v += 6; goto *labels[1];
+mul:	v *= 3; printf("m;"); goto *labels[2];
+end:	return v;
+}
+void step(int n) { printf("%d", run(n)); }
+""", "variable labels"),
+    ("section that the program walks", r"""
+N static int one(int n) { return n * 3 + (printf("1;") < 0); }
+extern int (*__start_hooks[])(int), (*__stop_hooks[])(int);
+__attribute__((section("hooks"), used)) static int (*h1)(int) = one;
++__attribute__((section("hooks"), used)) static int (*h2)(int) = one;
+void step(int n)
+{
+	for (int (**p)(int) = __start_hooks; p < __stop_hooks; p++)
+		printf("%d", (*p)(n));
+}
+""", "hooks"),
+)
+
+
+@pytest.mark.parametrize("source, text", REFUSED)
+def test_refused(cases, source, text):
+    cases.refused(source, "refused", text, flags=["-g", "-O2", "-w"])
+
+
+@pytest.mark.parametrize("line, text", table(
+    ("variable", "-int limit = 5;\n+int limit = 6;\n", "initial value of limit"),
+    ("grown", "-int limit[2] = {5};\n+int limit[3] = {5};\n", "size of limit"),
+    ("constant", "-const int limit = 5;\n+const int limit = 6;\n", "constant limit changed"),
+    ("strings", '-const char *limit[] = {"a"};\n+const char *limit[] = {"b"};\n', "limit"),
+))
+def test_unit_of_data_only(cases, line, text):
+    cases.refused({
+        "main.c": MAIN.replace("void step(int n);",
+                               "extern char limit[]; void step(int n) { printf(\"%d\", *limit); }"),
+        "limit.c": line}, "refused", text)
+
+
+def test_global_new_in_a_unit_of_data(cases):
+    cases.applies({
+        "main.c": MAIN,
+        "data.c": "int old_value = 5;\n+int new_value = 60;\n",
+        "a.c": HEAD + "extern int old_value;\n+extern int new_value;\nvoid step(int n)\n{\n"
+               "-	printf(\"%d\", old_value++ + n);\n"
+               "+	printf(\"%d\", old_value++ + n + new_value);\n}\n",
+    }, functions=["step"])
+
+
+# ---- thread-local variables that exist ----
+
+TLS = HEAD.replace("#include <stdlib.h>", "#include <stdlib.h>\n#include <pthread.h>") + r"""
+__thread int shared_tls = 3;
+static __thread int own_tls;
+static __thread long own_too = 50;
+NC int tls(int n)
+{
+	shared_tls += n;
+	own_tls += 2;
+	own_too -= 1;
+-	return shared_tls + own_tls;
++	return shared_tls * 10000 + own_tls * 100 + own_too;
+}
+NC int reader(int n) { return shared_tls + own_tls + own_too; }
+"""
+TLS_MAIN = HEAD.replace("#include <stdlib.h>", "#include <stdlib.h>\n#include <pthread.h>") + r"""
+int tls(int n), reader(int n);
+extern __thread int shared_tls;
+static void *run(void *arg) { return (void *)(long)(tls((long)arg) + tls(1)); }
+void step(int n)
+{
+	pthread_t t;
+	void *r;
+	pthread_create(&t, 0, run, (void *)(long)n);
+	pthread_join(t, &r);
+	printf("%d %d %d %ld", tls(n), reader(n), shared_tls, (long)r);
+}""" + TAIL
+
+
+@pytest.mark.parametrize("cc, kind, model, more", [
+    ("gcc", "pie", "local-exec", []), ("gcc", "nopie", "initial-exec", []),
+    ("gcc", "static", "local-exec", []), ("clang", "pie", "global-dynamic", ["-fPIC"])])
+def test_tls_of_an_executable(cases, cc, kind, model, more):
+    cases.applies({"tls.c": TLS, "main.c": TLS_MAIN}, cc=cc, kind=kind, functions=["tls"],
+                  flags=["-g", "-O2", f"-ftls-model={model}", *more])
+
+
+def test_descriptors_that_the_linker_removed(cases, suture, spawn):
+    """An executable has none: what its payload would need is refused, when it is applied."""
+    made = cases.make({"tls.c": TLS, "main.c": TLS_MAIN}, kind="pie",
+                      flags=["-g", "-O2", "-fPIC", "-mtls-dialect=gnu2"])
+    suture.ok(*cases.build(made))
+    victim = spawn([made.program])
+    said = suture.refused("unsupported", "apply", made.patch, "-p", victim.pid)
+    assert "no bound TLS descriptor" in said and "-mtls-dialect=gnu" in said
+    victim.assert_same()
+
+
+@pytest.mark.parametrize("cc, model, more", [
+    ("gcc", "initial-exec", []), ("gcc", "global-dynamic", []), ("clang", "local-dynamic", []),
+    ("gcc", "local-dynamic", []), ("gcc", "global-dynamic", ["-mtls-dialect=gnu2"]),
+    ("gcc", "local-dynamic", ["-mtls-dialect=gnu2"])])
+def test_tls_of_a_library(cases, cc, model, more):
+    cases.applies({"tls.c": TLS, "main.c": TLS_MAIN}, cc=cc, functions=["tls"], images=[
+        Image("libtls.so", ["tls.c"], "shared", flags=[f"-ftls-model={model}", *more]),
+        Image("prog", ["main.c"], "pie", ["libtls.so"])])
