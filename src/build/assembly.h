@@ -46,7 +46,6 @@ struct assembly {
 	VEC(struct part) parts;
 	VEC(struct work) work;	 /* carried spans, in the order of discovery */
 	VEC(uint32_t) externals; /* references made so far: indices into patch.symbols */
-	size_t expected;	 /* patch.expects before this image */
 };
 
 /* What a reference means. */
@@ -68,12 +67,19 @@ struct binding {
 	bool weak;
 };
 
+/* ---- host.c ---- */
+
+/* Set part.hosted; all assemblies have the same parts in the same order. */
+void assembly_choose_hosts(struct assembly *assemblies, size_t n);
+
 /* ---- bind.c ---- */
 
 /* The part that `before` is an object of, where it is hosted; NULL: none. */
 struct part *assembly_part_of(struct assembly *as, const struct object *before);
 /* Where the twin of a span of the fixed object is; NULL: it has none in this image. */
 const struct place *assembly_old_place(struct assembly *as, const struct span *after);
+/* Why that place cannot be used. */
+struct suture_error *assembly_place_error(struct assembly *as, const struct span *after) MUST_USE;
 /* A function of the image gets this new body. */
 bool assembly_is_replaced(struct assembly *as, const struct span *after);
 /* Errors: SYMBOL, SOURCE_MISMATCH, REFUSED, UNSUPPORTED, each naming both ends. */

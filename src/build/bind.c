@@ -43,7 +43,7 @@ bool assembly_is_replaced(struct assembly *as, const struct span *after)
 	       is_found(assembly_old_place(as, after));
 }
 
-static struct suture_error *old_place_error(struct assembly *as, const struct span *after)
+struct suture_error *assembly_place_error(struct assembly *as, const struct span *after)
 {
 	return location_error(&assembly_part_of(as, after->twin->object)->location, after->twin);
 }
@@ -144,7 +144,7 @@ static struct suture_error *bind_function(
 	if (!place || place->state == PLACE_ABSENT)
 		return to_payload(part, target, ret);
 	if (place->state != PLACE_FOUND)
-		return old_place_error(as, target);
+		return assembly_place_error(as, target);
 	const struct known *known = old_known(as, target);
 	if (target->changed && ref->branch && !known->has_dynamic)
 		return to_payload(part, target, ret);
@@ -166,12 +166,12 @@ static struct suture_error *bind_data(
 	if (target->anonymous || !target->twin || (constant && target->changed))
 		return to_payload(part, target, ret);
 	if (known && place->state == PLACE_MISMATCH)
-		return old_place_error(as, target);
+		return assembly_place_error(as, target);
 	if (known && to_known(as, known, lasting_name(target), target->size,
 			     target->kind == SPAN_TLS ? STT_TLS : STT_OBJECT, ret))
 		return NULL;
 	if (known && place->state == PLACE_AMBIGUOUS)
-		return old_place_error(as, target);
+		return assembly_place_error(as, target);
 	/* A constant that the linker found unused. */
 	if (constant && target->bind == STB_LOCAL)
 		return to_payload(part, target, ret);
@@ -210,24 +210,28 @@ static struct suture_error *check_exported(
 		"use what is new within one executable or library only");
 }
 
-/* Defined, by another unit of the fix, where the image has nothing. */
-static struct suture_error *new_elsewhere(
-	struct assembly *as, const char *name, struct binding *ret, bool *found)
+/* Defined by another unit of the fix: new, moved, or no longer static there. */
+static struct suture_error *bind_elsewhere(struct assembly *as, const struct part *from,
+	const struct ref *ref, const char *name, struct binding *ret, bool *found)
 {
 	vec_foreach (part, &as->parts) {
 		const struct object *after = part->pair->after;
 
-		for (size_t i = 1; after && i < after->symbols.n; i++) {
+		for (size_t i = 1; part != from && after && i < after->symbols.n; i++) {
 			const struct object_symbol *sym = &after->symbols.at[i];
+			struct ref there = *ref;
 
-			if (sym->bind == STB_LOCAL || !sym->span || sym->offset ||
-				strcmp(sym->name, name))
+			if (sym->bind == STB_LOCAL || !sym->span || strcmp(sym->name, name))
 				continue;
 			if (part->pair->before && !part->hosted)
 				return check_exported(as, part, sym->span);
-			*found = !is_found(assembly_old_place(as, sym->span)) &&
-				 (!sym->span->twin || sym->span->kind == SPAN_CODE);
-			return *found ? to_payload(part, sym->span, ret) : NULL;
+			there.target = sym->span;
+			there.symbol = i;
+			there.addend = (int64_t)sym->offset;
+			there.branch = false;
+			*found = true;
+			return sym->span->kind == SPAN_CODE ? bind_function(as, part, &there, ret)
+							    : bind_data(as, part, &there, ret);
 		}
 	}
 	return NULL;
@@ -294,7 +298,7 @@ static struct suture_error *bind_name(
 {
 	const struct object_symbol *sym = &part->pair->after->symbols.at[ref->symbol];
 	const struct known *known;
-	bool weak = sym->bind == STB_WEAK, found = false;
+	bool weak = sym->bind == STB_WEAK, elsewhere = false;
 
 	if (sym->reserved || sym->shndx || sym->bind == STB_LOCAL || !sym->name[0])
 		return error_create(SUTURE_ERROR_UNSUPPORTED,
@@ -308,10 +312,8 @@ static struct suture_error *bind_name(
 		ret->weak = weak && ret->kind == BIND_DYNAMIC;
 		return NULL;
 	}
-	TRY(new_elsewhere(as, sym->name, ret, &found));
-	if (found)
-		return NULL;
-	return bind_image_name(as, sym->name, weak, ret);
+	TRY(bind_elsewhere(as, part, ref, sym->name, ret, &elsewhere));
+	return elsewhere ? NULL : bind_image_name(as, sym->name, weak, ret);
 }
 
 struct suture_error *assembly_bind(struct assembly *as, struct part *part, const struct span *from,

@@ -62,14 +62,6 @@ static const char *global_name(const struct object *object, const struct ref *re
 	return ref->target && sym->bind == STB_LOCAL ? NULL : sym->name;
 }
 
-static bool has_alias(const struct span *span, const char *name)
-{
-	vec_foreach (alias, &span->aliases)
-		if (!strcmp(*alias, name))
-			return true;
-	return false;
-}
-
 /* Defined in one, only referred to in the other: a global that moved between units. */
 static bool same_global(const struct object *before, const struct ref *b,
 	const struct object *after, const struct ref *a)
@@ -78,9 +70,9 @@ static bool same_global(const struct object *before, const struct ref *b,
 
 	if (!nb || !na || b->addend != a->addend)
 		return false;
-	if (b->target && !has_alias(b->target, nb))
+	if (b->target && !span_has_name(b->target, nb))
 		return false;
-	return !(a->target && !has_alias(a->target, na)) && !strcmp(nb, na);
+	return !(a->target && !span_has_name(a->target, na)) && !strcmp(nb, na);
 }
 
 static bool sections_equal(

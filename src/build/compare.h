@@ -10,6 +10,8 @@
 
 /* Set span.twin in both objects. */
 struct suture_error *correlate(struct object *before, struct object *after) MUST_USE;
+/* A global that the fix moved from one unit to another; after correlate() of all units. */
+struct suture_error *correlate_moved(struct object *before, struct object *after) MUST_USE;
 
 /*
  * Set span.changed and span.reason of every span of `after`: bytes (relocated fields masked) or

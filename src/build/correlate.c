@@ -337,3 +337,24 @@ struct suture_error *correlate(struct object *before, struct object *after)
 	pair_static_locals(before, after, false);
 	return NULL;
 }
+
+/* ---- between units ---- */
+
+static struct suture_error *list_unpaired_globals(const struct object *object, struct names *ret)
+{
+	vec_foreach (p, &object->spans) {
+		if ((*p)->twin || !(*p)->name || (*p)->bind == STB_LOCAL)
+			continue;
+		vec_foreach (alias, &(*p)->aliases)
+			if (!vec_push(&ret->v, ((struct by_name){*alias, strlen(*alias), *p})))
+				return error_nomem();
+	}
+	if (ret->v.n)
+		qsort(ret->v.at, ret->v.n, sizeof(*ret->v.at), compare_names);
+	return NULL;
+}
+
+struct suture_error *correlate_moved(struct object *before, struct object *after)
+{
+	return pair_lists(before, after, list_unpaired_globals);
+}

@@ -116,16 +116,6 @@ static bool consistent(const struct location *l, const struct known *k, const st
 	return true;
 }
 
-static bool spans_name(const struct span *span, const char *name)
-{
-	size_t n = symbol_name_length(name);
-
-	vec_foreach (alias, &span->aliases)
-		if (symbol_name_length(*alias) == n && !memcmp(*alias, name, n))
-			return true;
-	return false;
-}
-
 /* ld --wrap=name */
 static bool is_wrapped(const char *have, const char *name)
 {
@@ -159,7 +149,7 @@ static bool name_fits(const struct location *l, const struct ref *ref, const str
 
 	if (v->kind == VALUE_DYNAMIC || v->kind == VALUE_TLS_DYNAMIC) {
 		const char *name = l->target->image->dynsyms.at[v->dynsym].name;
-		return span ? spans_name(span, name) : !strcmp(name, sym->name);
+		return span ? span_has_name(span, name) : !strcmp(name, sym->name);
 	}
 	if (v->kind != VALUE_ADDRESS)
 		return true;
@@ -507,7 +497,8 @@ static void count(struct location *l)
 	vec_foreach (p, &l->before->spans) {
 		const struct place *place = &l->places[(*p)->index];
 
-		if (code && (*p)->kind != SPAN_CODE)
+		/* A unit of variables only is known by them. */
+		if ((*p)->kind != SPAN_CODE && (code || !place->checked))
 			continue;
 		l->found += place->state == PLACE_FOUND;
 		l->found_bytes += place->state == PLACE_FOUND ? place->size : 0;

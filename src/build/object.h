@@ -112,6 +112,9 @@ const char *span_name(const struct span *span, char *buf, size_t len);
 #define SPAN_NAME_MAX	128
 #define SPAN_NAME(span) span_name(span, (char[SPAN_NAME_MAX]){}, SPAN_NAME_MAX)
 
+/* Is it one of the span's names? What follows an '@' (a version) does not count. */
+bool span_has_name(const struct span *span, const char *name);
+
 /* Length of `name` without the suffixes that a compiler adds (.isra.0, .constprop.1, .cold, .5). */
 size_t symbol_stem(const char *name);
 /* "foo.cold", "foo.cold.1", "foo.part.0.cold": a split part that jumps back into its function. */

@@ -142,6 +142,59 @@ static struct suture_error *check_removed(const struct part *part, const struct 
 	return NULL;
 }
 
+/* ---- one became two, two became one ---- */
+
+static struct span *span_named(const struct object *object, const char *name)
+{
+	vec_foreach (p, &object->spans)
+		if (span_has_name(*p, name))
+			return *p;
+	return NULL;
+}
+
+/* A static function whose address nobody takes: who calls it is compiled here, too. */
+static bool is_only_called(const struct span *span)
+{
+	if (span->kind != SPAN_CODE || span->bind != STB_LOCAL)
+		return false;
+	vec_foreach (p, &span->object->spans)
+		vec_foreach (ref, &(*p)->refs)
+			if (ref->target == span && !ref->branch)
+				return false;
+	return true;
+}
+
+/*
+ * Compilers fold equal functions into one with two names, and stop doing so when one changes. Who
+ * holds the address of the old one may mean either.
+ */
+static struct suture_error *check_folded(
+	const struct part *part, const struct span *self, const struct object *other)
+{
+	if (self->anonymous)
+		return NULL;
+	vec_foreach (alias, &self->aliases) {
+		/* The numbers of static locals and clones mean nothing. */
+		if ((self->bind == STB_LOCAL && (*alias)[symbol_stem(*alias)]) ||
+			(self->twin && span_has_name(self->twin, *alias)))
+			continue;
+		const struct span *same = span_named(other, *alias);
+		if (!same)
+			continue;
+		bool before = self->object == part->pair->before;
+		if (self->kind != SPAN_DATA && self->kind != SPAN_TLS &&
+			spans_equal(before ? self : same, before ? same : self))
+			continue;
+		if (is_only_called(self) && is_only_called(same))
+			continue;
+		const struct span *twin = same->twin ? same->twin : same;
+		return REFUSE(part, "build with -fno-ipa-icf, or change both alike",
+			"%s shares its code with %s %s the fix, and not %s it", *alias,
+			SPAN_NAME(twin), before ? "after" : "before", before ? "before" : "after");
+	}
+	return NULL;
+}
+
 /* ---- what is used once, at the start ---- */
 
 static struct suture_error *check_init_table(const struct part *part, const struct span *span)
@@ -226,7 +279,9 @@ static struct suture_error *check_code(const struct part *part, const struct spa
 
 struct suture_error *refuse_changes(const struct part *part)
 {
-	vec_foreach (p, &part->pair->after->spans) {
+	const struct object *before = part->pair->before, *after = part->pair->after;
+
+	vec_foreach (p, &after->spans) {
 		TRY(check_variable(part, *p));
 		TRY(check_pointers(part, *p));
 		TRY(check_init_table(part, *p));
@@ -234,8 +289,13 @@ struct suture_error *refuse_changes(const struct part *part)
 		TRY(check_constant(part, *p));
 		TRY(check_list(part, *p));
 		TRY(check_code(part, *p));
+		if (before)
+			TRY(check_folded(part, *p, before));
 	}
-	vec_foreach (p, &part->pair->before->spans) {
+	if (!before)
+		return NULL;
+	vec_foreach (p, &before->spans) {
+		TRY(check_folded(part, *p, after));
 		TRY(check_removed(part, *p));
 		if ((*p)->kind == SPAN_INIT && !(*p)->twin)
 			TRY(check_init_table(part, *p));

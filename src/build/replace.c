@@ -94,16 +94,11 @@ static struct suture_error *check_alone(
 	const struct image *image = as->target->image;
 
 	vec_foreach (s, &image->symbols) {
-		bool known = s->value != place->address || s->shndx == SHN_UNDEF ||
-			     (s->type != STT_FUNC && s->type != STT_GNU_IFUNC);
+		bool other = s->value == place->address && s->shndx != SHN_UNDEF &&
+			     (s->type == STT_FUNC || s->type == STT_GNU_IFUNC) &&
+			     !span_has_name(before, s->name);
 
-		for (size_t i = 0; i < before->aliases.n && !known; i++) {
-			size_t n = symbol_name_length(s->name);
-
-			known = n == symbol_name_length(before->aliases.at[i]) &&
-				!memcmp(before->aliases.at[i], s->name, n);
-		}
-		if (!known)
+		if (other)
 			return error_create(SUTURE_ERROR_REFUSED,
 				"%s shares its code in %s with %s (folded by the linker): patching "
 				"one would patch both",

@@ -41,6 +41,10 @@ static struct suture_error *open_pairs(struct selection *sel, const struct units
 			return error_nomem();
 		TRY(error_wrap(open_pair(unit, pair), "%s", unit->name));
 	}
+	vec_foreach (from, &sel->pairs)
+		vec_foreach (to, &sel->pairs)
+			if (from != to && from->before && to->after)
+				TRY(correlate_moved(from->before, to->after));
 	vec_foreach (pair, &sel->pairs)
 		if (pair->after)
 			TRY(compare(pair->after));
@@ -78,6 +82,7 @@ static struct suture_error *locate_all(struct selection *sel)
 	vec_foreach (as, &sel->assemblies)
 		vec_foreach (pair, &sel->pairs)
 			TRY(error_wrap(locate_part(as, pair), "%s", pair->unit->name));
+	assembly_choose_hosts(sel->assemblies.at, sel->assemblies.n);
 	return NULL;
 }
 
@@ -195,7 +200,7 @@ static struct suture_error *carry_changed(struct assembly *as, struct part *part
 	if (place->state == PLACE_FOUND)
 		return carry(as, part, span);
 	if (place->state != PLACE_ABSENT)
-		return location_error(&part->location, span->twin);
+		return assembly_place_error(as, span);
 	if (span->twin->bind == STB_LOCAL && hides_locals(as->target->image))
 		return error_hint(
 			error_create(SUTURE_ERROR_SYMBOL,
@@ -210,7 +215,7 @@ static struct suture_error *carry_changed(struct assembly *as, struct part *part
 static struct suture_error *collect(struct assembly *as)
 {
 	vec_foreach (part, &as->parts) {
-		if (!part->hosted || !part->pair->after)
+		if (!part->pair->after || (part->pair->before && !part->hosted))
 			continue;
 		TRY(refuse_changes(part));
 		vec_foreach (p, &part->pair->after->spans)
@@ -259,6 +264,36 @@ static bool is_hosted(const struct selection *sel, const struct pair *pair)
 	return false;
 }
 
+static bool is_changed(const struct pair *pair)
+{
+	for (size_t i = 0; pair->after && i < pair->after->spans.n; i++)
+		if (pair->after->spans.at[i]->changed)
+			return true;
+	return false;
+}
+
+/* A variant that fits nowhere is no loss when another one of its source does. */
+static bool is_spare(const struct selection *sel, const struct pair *pair)
+{
+	if (!pair->unit->optional)
+		return false;
+	vec_foreach (other, &sel->pairs)
+		if (other != pair && !strcmp(other->unit->source, pair->unit->source) &&
+			is_hosted(sel, other))
+			return true;
+	return false;
+}
+
+/* The first unit with a change that no target seems to hold. */
+static const struct pair *homeless(const struct selection *sel)
+{
+	vec_foreach (pair, &sel->pairs)
+		if (pair->before && is_changed(pair) && !is_hosted(sel, pair) &&
+			!is_spare(sel, pair))
+			return pair;
+	return NULL;
+}
+
 static struct suture_error *init_targets(
 	struct selection *sel, struct image **targets, size_t n_targets)
 {
@@ -281,22 +316,38 @@ static struct suture_error *init_targets(
 	return NULL;
 }
 
+static struct suture_error *check_result(const struct selection *sel)
+{
+	const struct pair *pair = homeless(sel);
+
+	vec_foreach (f, &sel->patch->functions) {
+		if (!f->address)
+			continue;
+		if (pair)
+			log_warning(sel->ctx,
+				"%s changes, but no target has functions of it: its changes are "
+				"not in the patch",
+				pair->unit->name);
+		return NULL;
+	}
+	if (pair)
+		return error_hint(
+			error_create(SUTURE_ERROR_SOURCE_MISMATCH,
+				"%s changes, but no target has functions of it", pair->unit->name),
+			"is the program or library that it is linked into among the targets?");
+	return error_create(SUTURE_ERROR_NO_CHANGE, "the fix changes no function of the target%s",
+		sel->targets.n == 1 ? "" : "s");
+}
+
 static struct suture_error *run(
 	struct selection *sel, const struct units *units, struct image **targets, size_t n_targets)
 {
 	TRY(init_targets(sel, targets, n_targets));
 	TRY(open_pairs(sel, units));
 	TRY(locate_all(sel));
-	vec_foreach (pair, &sel->pairs)
-		if (pair->before && !is_hosted(sel, pair))
-			log_info(sel->ctx, "no target holds functions of %s", pair->unit->name);
 	vec_foreach (as, &sel->assemblies)
 		TRY(error_wrap(assemble(as), "%s", as->target->image->name));
-	vec_foreach (f, &sel->patch->functions)
-		if (f->address)
-			return NULL;
-	return error_create(SUTURE_ERROR_NO_CHANGE, "the fix changes no function of the target%s",
-		n_targets == 1 ? "" : "s");
+	return check_result(sel);
 }
 
 static void assembly_deinit(struct assembly *as)

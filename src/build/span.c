@@ -84,6 +84,16 @@ static bool is_anonymous_name(const char *name)
 	return name[0] == 'C' && name[1] == '.' && symbol_stem(name) == 1;
 }
 
+bool span_has_name(const struct span *span, const char *name)
+{
+	size_t n = strcspn(name, "@");
+
+	vec_foreach (alias, &span->aliases)
+		if (strcspn(*alias, "@") == n && !memcmp(*alias, name, n))
+			return true;
+	return false;
+}
+
 const char *span_name(const struct span *span, char *buf, size_t len)
 {
 	if (span->name)

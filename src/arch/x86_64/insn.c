@@ -121,6 +121,8 @@ static struct suture_error *check_branches(
 				"%s+0x%zx holds bytes that are no instruction", name, at);
 		if (insn.has_target)
 			TRY(check_target(name, address + at, insn.target, site));
+		if (insn.has_pcrel) /* the address of a label, for a computed goto */
+			TRY(check_target(name, address + at, insn.pcrel, site));
 	}
 	return NULL;
 }

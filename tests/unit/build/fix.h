@@ -22,9 +22,11 @@
 struct fix_file {
 	const char *name;
 	const char *before;
-	const char *after; /* NULL: not touched by the fix */
-	const char *flags; /* added to the others' */
-	bool is_new;	   /* not in the target */
+	const char *after;   /* NULL: not touched by the fix */
+	const char *flags;   /* added to the others' */
+	bool is_new;	     /* not in the target */
+	bool in_library;     /* linked into libfix.so, which the target uses */
+	const char *variant; /* recorded a second time, with these flags */
 };
 struct fix {
 	struct fix_file files[FIX_FILES];
@@ -96,51 +98,92 @@ static inline void fix_write(const char *dir, const char *name, const char *text
 	free(path);
 }
 
-/* before/NAME.o, after/NAME.o: suture's compiles; NAME.o: the program's. */
-static inline void fix_compile(const struct fix *fix)
+/* The compiles run side by side: a file of commands, one a line. */
+__attribute__((format(printf, 2, 3))) static inline void fix_job(FILE *jobs, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfprintf(jobs, fmt, ap);
+	va_end(ap);
+	fputc('\n', jobs);
+}
+
+/* SIDE/NAME.o, and SIDE/NAME.v.o of the variant. */
+static inline void fix_compile_side(
+	FILE *jobs, const struct fix *fix, const struct fix_file *f, const char *side)
 {
 	const char *cc = fix->cc ? fix->cc : "gcc", *flags = fix->flags ? fix->flags : "-O2";
 	const char *again = fix->rebuild ? fix->rebuild : flags;
-	const char *pieces = "-ffunction-sections -fdata-sections -fmerge-constants -Wa,-L";
+	const char *pieces = "-g -ffunction-sections -fdata-sections -fmerge-constants -Wa,-L";
 
-	fix_sh("rm -rf * && mkdir before after");
+	fix_write(side, f->name, strcmp(side, "before") ? f->after : f->before);
+	fix_job(jobs, "cd %s && %s %s %s %s -c %s -o %s.o", side, cc, again,
+		f->flags ? f->flags : "", pieces, f->name, f->name);
+	if (f->variant)
+		fix_job(jobs, "cd %s && %s %s %s -c %s -o %s.v.o", side, cc, f->variant, pieces,
+			f->name, f->name);
+}
+
+static inline void fix_compile(const struct fix *fix)
+{
+	const char *cc = fix->cc ? fix->cc : "gcc", *flags = fix->flags ? fix->flags : "-O2";
+	const char *link = fix->link ? fix->link : "";
+	bool library = false;
+
+	fix_sh("rm -rf * && mkdir before after library program");
+	char *path = fix_path("", "jobs", "");
+	FILE *jobs = fopen(path, "w");
+	assert_non_null(jobs);
+	free(path);
 	for (const struct fix_file *f = fix->files; f < fix->files + FIX_FILES && f->name; f++) {
-		const char *own = f->flags ? f->flags : "";
-
+		library |= f->in_library;
+		if (strchr(f->name, '/'))
+			fix_sh("d=$(dirname %s) && mkdir -p $d before/$d after/$d library/$d "
+			       "program/$d",
+				f->name);
 		if (f->before && !f->is_new) {
 			fix_write("", f->name, f->before);
-			fix_sh("%s %s %s -c %s -o %s.o", cc, flags, own, f->name, f->name);
+			fix_job(jobs, "%s %s %s -c %s -o %s/%s.o", cc, flags,
+				f->flags ? f->flags : "", f->name,
+				f->in_library ? "library" : "program", f->name);
 		}
-		if (!f->after)
-			continue;
-		if (f->before && !f->is_new) {
-			fix_write("before", f->name, f->before);
-			fix_sh("cd before && %s %s %s %s -c %s -o %s.o", cc, again, own, pieces,
-				f->name, f->name);
-		}
-		fix_write("after", f->name, f->after);
-		fix_sh("cd after && %s %s %s %s -c %s -o %s.o", cc, again, own, pieces, f->name,
-			f->name);
+		if (f->after && f->before && !f->is_new)
+			fix_compile_side(jobs, fix, f, "before");
+		if (f->after)
+			fix_compile_side(jobs, fix, f, "after");
 	}
-	fix_sh("%s -Wl,--build-id *.o -o target %s", cc, fix->link ? fix->link : "");
+	assert_int_equal(fclose(jobs), 0);
+	fix_sh("xargs -d '\\n' -P 2 -n 1 sh -c < jobs");
+	if (library)
+		fix_sh("%s -shared -Wl,--build-id $(find library -name '*.o') -o libfix.so", cc);
+	fix_sh("%s -Wl,--build-id $(find program -name '*.o' | sort) -o target %s %s", cc,
+		library ? "./libfix.so" : "", link);
 	if (fix->after_link)
 		fix_sh("%s", fix->after_link);
+}
+
+static inline void fix_add_unit(
+	const struct fix *fix, const struct fix_file *f, const char *ext, struct units *units)
+{
+	struct unit *unit = vec_add(&units->v);
+
+	assert_non_null(unit);
+	unit->name = strdup(f->name);
+	unit->source = fix_path("", f->name, "");
+	unit->directory = strdup(fix_dir);
+	unit->before = f->is_new ? NULL : fix_path("before", f->name, ext);
+	unit->after = fix_path("after", f->name, ext);
+	unit->optional = fix->optional || f->variant;
 }
 
 static inline void fix_units(const struct fix *fix, struct units *units)
 {
 	for (const struct fix_file *f = fix->files; f < fix->files + FIX_FILES && f->name; f++) {
-		if (!f->after)
-			continue;
-		struct unit *unit = vec_add(&units->v);
-
-		assert_non_null(unit);
-		unit->name = strdup(f->name);
-		unit->source = fix_path("", f->name, "");
-		unit->directory = strdup(fix_dir);
-		unit->before = f->is_new ? NULL : fix_path("before", f->name, ".o");
-		unit->after = fix_path("after", f->name, ".o");
-		unit->optional = fix->optional;
+		if (f->after && f->variant)
+			fix_add_unit(fix, f, ".v.o", units);
+		if (f->after)
+			fix_add_unit(fix, f, ".o", units);
 	}
 }
 
@@ -163,21 +206,36 @@ static inline void fix_log(void *arg, enum suture_log_level level, const char *m
 	fprintf(stderr, "# %s\n", message);
 }
 
+/* The target, and the library that it uses. */
+static inline size_t fix_open(struct image *images[2])
+{
+	char *path = fix_path("", "target", ""), *library = fix_path("", "libfix.so", "");
+	size_t n = 1;
+
+	assert_ok(image_open(path, &images[0]));
+	if (!access(library, F_OK)) {
+		assert_ok(image_open(library, &images[1]));
+		n++;
+	}
+	free(path);
+	free(library);
+	return n;
+}
+
 /* Everything from sources to a valid patch. */
 static inline struct suture_error *fix_build(const struct fix *fix, struct patch **ret)
 {
 	struct patch *patch = patch_create();
 	struct suture *ctx = suture_create();
-	char *path = fix_path("", "target", "");
 	struct units units = {};
-	struct image *image;
+	struct image *images[2];
 
 	fix_compile(fix);
 	fix_units(fix, &units);
-	assert_ok(image_open(path, &image));
+	size_t n = fix_open(images);
 	if (getenv("VERBOSE"))
 		suture_set_log(ctx, SUTURE_LOG_DEBUG, fix_log, NULL);
-	struct suture_error *err = select_changes(ctx, &units, &image, 1, patch);
+	struct suture_error *err = select_changes(ctx, &units, images, n, patch);
 	if (!err) {
 		patch->name = strdup("test");
 		patch->version = strdup("1");
@@ -186,9 +244,9 @@ static inline struct suture_error *fix_build(const struct fix *fix, struct patch
 	}
 	if (err && getenv("VERBOSE"))
 		fprintf(stderr, "# %s\n", suture_error_message(err));
-	image_close(image);
+	while (n)
+		image_close(images[--n]);
 	fix_free_units(&units);
-	free(path);
 	suture_destroy(ctx);
 	if (err)
 		patch_destroy(patch);
