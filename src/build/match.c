@@ -17,6 +17,9 @@ void match_deinit(struct match *match)
 
 /* ---- state of one comparison ---- */
 
+/* Larger than any function; a symbol table may say anything. */
+#define MAX_FUNCTION (64ull << 20)
+
 struct walk {
 	const struct target *target;
 	const struct span *span;
@@ -411,8 +414,11 @@ struct suture_error *match_code(const struct target *target, const struct span *
 		.ret = ret,
 	};
 
-	if (next - address < walk.run_size)
+	/* Labels may lie inside of a function whose size is known. */
+	if (!size && next - address < walk.run_size)
 		walk.run_size = next - address;
+	if (walk.run_size > MAX_FUNCTION)
+		return explain(ret, "its size in the target makes no sense");
 	_cleanup_free_ uint8_t *run = malloc(walk.run_size + 1);
 	_cleanup_free_ struct code_field *fields = copy_fields(span);
 	if (!run || !fields)

@@ -61,7 +61,8 @@ struct suture_error *target_init(struct target *target, struct image *image)
 		if (!is_definition(s))
 			continue;
 		target->by_name[target->n_names++] = i;
-		if (s->type != STT_TLS && s->shndx != SHN_ABS)
+		/* Labels that somebody kept begin nothing. */
+		if (s->type != STT_TLS && s->shndx != SHN_ABS && strncmp(s->name, ".L", 2))
 			target->by_address[target->n_addresses++] = i;
 	}
 	qsort_r(target->by_name, target->n_names, sizeof(uint32_t), by_name, image->symbols.at);

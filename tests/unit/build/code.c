@@ -22,6 +22,7 @@ static void string_edit(void **state)
 			struct patch *patch;
 
 			FIX_BUILDS(&patch, .cc = compilers[c], .flags = levels[i],
+				.own_build = true,
 				.files = {REST,
 					{"unit.c",
 						HEAD

@@ -36,6 +36,7 @@ struct fix {
 	const char *rebuild;	/* flags of suture's own compiles; NULL: the same */
 	const char *after_link; /* a command run on the linked target */
 	bool optional;
+	bool own_build; /* the program's objects are compiled as a program's are, not ours linked */
 };
 
 static char fix_dir[64];
@@ -125,10 +126,37 @@ static inline void fix_compile_side(
 			f->name, f->name);
 }
 
-static inline void fix_compile(const struct fix *fix)
+/* What the program links: its own compile, or ours from before the fix. */
+static inline void fix_compile_program(FILE *jobs, const struct fix *fix, const struct fix_file *f)
 {
 	const char *cc = fix->cc ? fix->cc : "gcc", *flags = fix->flags ? fix->flags : "-O2";
-	const char *link = fix->link ? fix->link : "";
+	const char *where = f->in_library ? "library" : "program";
+
+	if (f->after && !fix->own_build && !fix->rebuild) {
+		fix_job(jobs, "ln -s %s/before/%s.o %s/%s.o", fix_dir, f->name, where, f->name);
+		return;
+	}
+	fix_write("", f->name, f->before);
+	fix_job(jobs, "%s %s %s -c %s -o %s/%s.o", cc, flags, f->flags ? f->flags : "", f->name,
+		where, f->name);
+}
+
+static inline void fix_compile_file(FILE *jobs, const struct fix *fix, const struct fix_file *f)
+{
+	if (strchr(f->name, '/'))
+		fix_sh("d=$(dirname %s) && mkdir -p $d before/$d after/$d library/$d program/$d",
+			f->name);
+	if (f->before && !f->is_new)
+		fix_compile_program(jobs, fix, f);
+	if (f->after && f->before && !f->is_new)
+		fix_compile_side(jobs, fix, f, "before");
+	if (f->after)
+		fix_compile_side(jobs, fix, f, "after");
+}
+
+static inline void fix_compile(const struct fix *fix)
+{
+	const char *cc = fix->cc ? fix->cc : "gcc", *link = fix->link ? fix->link : "";
 	bool library = false;
 
 	fix_sh("rm -rf * && mkdir before after library program");
@@ -138,20 +166,7 @@ static inline void fix_compile(const struct fix *fix)
 	free(path);
 	for (const struct fix_file *f = fix->files; f < fix->files + FIX_FILES && f->name; f++) {
 		library |= f->in_library;
-		if (strchr(f->name, '/'))
-			fix_sh("d=$(dirname %s) && mkdir -p $d before/$d after/$d library/$d "
-			       "program/$d",
-				f->name);
-		if (f->before && !f->is_new) {
-			fix_write("", f->name, f->before);
-			fix_job(jobs, "%s %s %s -c %s -o %s/%s.o", cc, flags,
-				f->flags ? f->flags : "", f->name,
-				f->in_library ? "library" : "program", f->name);
-		}
-		if (f->after && f->before && !f->is_new)
-			fix_compile_side(jobs, fix, f, "before");
-		if (f->after)
-			fix_compile_side(jobs, fix, f, "after");
+		fix_compile_file(jobs, fix, f);
 	}
 	assert_int_equal(fclose(jobs), 0);
 	fix_sh("xargs -d '\\n' -P 2 -n 1 sh -c < jobs");

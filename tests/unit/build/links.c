@@ -14,7 +14,7 @@
 			"int main(int c, char **v) { (void)v; return entry(c) + rest_global; }\n" \
 	}
 #define ENTRY(body)	    "int NI entry(int x) { " body " }\n"
-#define UNIT(before, after) .files = {REST, {"unit.c", HEAD before, HEAD after}}
+#define UNIT(before, after) .own_build = true, .files = {REST, {"unit.c", HEAD before, HEAD after}}
 
 static const char *const kinds[][2] = {
 	{"-O2", ""},

@@ -88,7 +88,7 @@ static void doubles(void **state)
 	     "int NI " e "(int x) { return helper(x) + 1; }\n"
 	struct patch *patch;
 
-	FIX_BUILDS(&patch,
+	FIX_BUILDS(&patch, .own_build = true,
 		.files = {REST, {"unit.c", STATIC("1", "entry"), STATIC("2", "entry")},
 			{"other.c", STATIC("1", "other")}, {"third.c", STATIC("1", "third")}});
 	assert_string_equal(fix_replaced(patch), "helper");
@@ -113,7 +113,7 @@ static void one_symbol_one_value(void **state)
 		     "return first(x) + second(x) + " k ";")
 	struct patch *patch;
 
-	FIX_BUILDS(&patch, .flags = "-O2 -fno-ipa-icf",
+	FIX_BUILDS(&patch, .own_build = true, .flags = "-O2 -fno-ipa-icf",
 		.files = {REST, {"unit.c", SWAP("one", "two", "1"), SWAP("one", "two", "2")}});
 	assert_string_equal(fix_replaced(patch), "entry");
 	patch_destroy(patch);
