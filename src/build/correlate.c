@@ -209,16 +209,18 @@ static bool is_split_off(const struct span *whole, const struct span *part)
 	return false;
 }
 
-static bool share_referrer(const struct span *b, const struct span *a)
+static bool share_referrer(const struct span *b, const struct span *a, bool moved)
 {
 	vec_foreach (pb, &b->object->spans) {
 		if (!refers_to(*pb, b))
 			continue;
-		vec_foreach (pa, &a->object->spans)
-			if (refers_to(*pa, a) &&
-				(same_function(*pb, *pa) || is_split_off(*pb, *pa) ||
-					is_split_off(*pa, *pb)))
+		vec_foreach (pa, &a->object->spans) {
+			if (!refers_to(*pa, a))
+				continue;
+			if (same_function(*pb, *pa) ||
+				(moved && (is_split_off(*pb, *pa) || is_split_off(*pa, *pb))))
 				return true;
+		}
 	}
 	return false;
 }
@@ -229,22 +231,29 @@ static bool same_shape(const struct span *b, const struct span *a)
 	       (!b->data || !memcmp(b->data, a->data, b->size));
 }
 
-static bool may_be_twins(const struct span *b, const struct span *a, bool strict)
+/* How sure one must be that two static locals are one. */
+struct rule {
+	bool same_shape; /* size and initial content are equal */
+	bool moved;	 /* into a function that was split off or merged */
+};
+
+static bool may_be_twins(const struct span *b, const struct span *a, struct rule rule)
 {
 	size_t stem = symbol_stem(b->name);
 
 	return b->kind == a->kind && stem == symbol_stem(a->name) &&
-	       !memcmp(b->name, a->name, stem) && (!strict || same_shape(b, a)) &&
-	       share_referrer(b, a);
+	       !memcmp(b->name, a->name, stem) && (!rule.same_shape || same_shape(b, a)) &&
+	       share_referrer(b, a, rule.moved);
 }
 
 /* The only possible twin of `span` in `object`; NULL: none or several. */
-static struct span *only_twin(const struct object *object, const struct span *span, bool strict)
+static struct span *only_twin(
+	const struct object *object, const struct span *span, struct rule rule)
 {
 	struct span *found = NULL;
 
 	vec_foreach (p, &object->spans) {
-		if (!is_static_local(*p) || !may_be_twins(*p, span, strict))
+		if (!is_static_local(*p) || !may_be_twins(*p, span, rule))
 			continue;
 		if (found)
 			return NULL;
@@ -253,13 +262,13 @@ static struct span *only_twin(const struct object *object, const struct span *sp
 	return found;
 }
 
-static void pair_static_locals(struct object *before, struct object *after, bool strict)
+static void pair_static_locals(struct object *before, struct object *after, struct rule rule)
 {
 	vec_foreach (p, &after->spans) {
 		if (!is_static_local(*p))
 			continue;
-		struct span *b = only_twin(before, *p, strict);
-		if (b && only_twin(after, b, strict) == *p)
+		struct span *b = only_twin(before, *p, rule);
+		if (b && only_twin(after, b, rule) == *p)
 			pair(b, *p);
 	}
 }
@@ -290,7 +299,8 @@ static void pair_by_position(struct span *before, struct span *after)
 	for (size_t i = 0; i < before->refs.n; i++) {
 		struct span *b = before->refs.at[i].target, *a = after->refs.at[i].target;
 
-		if (b && a && is_static_local(b) && is_static_local(a) && may_be_twins(b, a, true))
+		if (b && a && is_static_local(b) && is_static_local(a) &&
+			may_be_twins(b, a, (struct rule){true, false}))
 			pair(b, a);
 	}
 }
@@ -333,8 +343,9 @@ struct suture_error *correlate(struct object *before, struct object *after)
 	pair_clones(before, after);
 	pair_in_same_code(before);
 	/* Where several would do, those of the same size and initial content are taken first. */
-	pair_static_locals(before, after, true);
-	pair_static_locals(before, after, false);
+	pair_static_locals(before, after, (struct rule){true, false});
+	pair_static_locals(before, after, (struct rule){false, false});
+	pair_static_locals(before, after, (struct rule){true, true});
 	return NULL;
 }
 
