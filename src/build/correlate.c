@@ -318,8 +318,9 @@ static void pair_in_same_code(struct object *before)
 static bool is_known_by_section(const struct span *span)
 {
 	return span->kind == SPAN_INIT ||
-	       (!span->name && (span->kind == SPAN_CODE || span->kind == SPAN_DATA ||
-				       span->kind == SPAN_TLS));
+	       (!span->name && !span->anonymous &&
+		       (span->kind == SPAN_CODE || span->kind == SPAN_DATA ||
+			       span->kind == SPAN_TLS));
 }
 
 static struct suture_error *list_by_section(const struct object *object, struct names *ret)

@@ -55,7 +55,7 @@ static struct suture_error *refuse_variable(const struct part *part, const struc
 
 static bool is_variable(const struct span *span)
 {
-	return span->kind == SPAN_DATA || span->kind == SPAN_TLS;
+	return !span->anonymous && (span->kind == SPAN_DATA || span->kind == SPAN_TLS);
 }
 
 static struct suture_error *check_variable(const struct part *part, const struct span *after)
@@ -114,8 +114,9 @@ static const struct span *like(const struct object *after, const struct span *be
 			!strcmp((*p)->name, before->name))
 			return *p;
 	vec_foreach (p, &after->spans)
-		if ((*p)->kind == before->kind && !(*p)->twin && (*p)->size == before->size &&
-			!(*p)->data == !before->data && is_referred_to(*p))
+		if ((*p)->kind == before->kind && is_variable(*p) && !(*p)->twin &&
+			(*p)->size == before->size && !(*p)->data == !before->data &&
+			is_referred_to(*p))
 			return *p;
 	return NULL;
 }

@@ -240,6 +240,9 @@ static bool is_anonymous(const struct span *span)
 {
 	if (span->kind == SPAN_LSDA)
 		return true;
+	/* What sanitizers pass to their handlers, each in a section named after its label. */
+	if (span->kind == SPAN_DATA && !span->name && span->section)
+		return strstr(span->object->sections.at[span->section].name, "..L");
 	if (span->kind != SPAN_CONSTANT)
 		return false;
 	return !span->name || (span->bind == STB_LOCAL && is_anonymous_name(span->name));

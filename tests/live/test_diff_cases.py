@@ -1208,3 +1208,212 @@ def test_tls_of_a_library(cases, cc, model, more):
     cases.applies({"tls.c": TLS, "main.c": TLS_MAIN}, cc=cc, functions=["tls"], images=[
         Image("libtls.so", ["tls.c"], "shared", flags=[f"-ftls-model={model}", *more]),
         Image("prog", ["main.c"], "pie", ["libtls.so"])])
+
+
+# ---- lines that move ----
+
+LINES = r"""
+#include <assert.h>
+-/* one line */
++/* more
++ * than
++ * one line */
+NC int asserts(int n)
+{
+	assert(n >= 0);
+	return n + 1;
+}
++
++/* a comment between */
+NC int line(int n) { return __LINE__ * 10 + n % 10; }
+NC int real(int n)
+{
+EDIT
+	assert(n < 1000);
+	return n * 3 + (printf("%s;", __func__) < 0);
+}
+NC int behind(int n) { assert(n != 77); return __LINE__; }
+-void step(int n) { printf("%d %d %d %d", asserts(n), real(n), line(n) * 0, behind(n) * 0); }
++
++void step(int n) { printf("%d %d %d %d", asserts(n), real(n), line(n) * 0, behind(n) * 0); }
+"""
+
+
+@pytest.mark.parametrize("cc, level", [("gcc", "-O0"), ("gcc", "-O2"), ("clang", "-O2")])
+def test_shifted_lines(cases, cc, level):
+    """They are no change; next to a real one only that is in the patch."""
+    flags = ["-g", level, "-w"]
+    cases.refused(LINES.replace("EDIT", "+	/* only a comment */"), "no-functional-change",
+                  cc=cc, flags=flags, status=NOTHING)
+    cases.applies(LINES.replace("EDIT", "+	n += 5;\n+"), cc=cc, flags=flags, functions=["real"])
+
+
+# ---- flags ----
+
+PLAIN = r"""
+NC static int parse(const char *text, int n)
+{
+	char buf[16];
+	snprintf(buf, sizeof(buf), "%s%d", text, n);
+-	return atoi(buf + 1) * 2;
++	return atoi(buf + 1) * 3 + buf[0];
+}
+NC static int index_of(int *p, int n)
+{
+	switch (n % 6) {
+	case 0: return p[n % 4] << (n % 30);
+-	case 1: return p[1] + 1;
++	case 1: return p[1] + 11;
+	case 2: return p[n % 3] / (n + 1);
+	case 3: return printf("3;");
+	case 4: return p[0] * p[1];
+	default: return n;
+	}
+}
+void step(int n)
+{
+	int v[4] = {n, n + 1, n + 2, n + 3};
+	printf("%d %d", parse("x", n), index_of(v, n));
+}
+"""
+
+# all of them at once, to see each: one program per row
+FLAGS = table(
+    ("UBSan", "gcc", ["-fsanitize=undefined"], ["-fsanitize=undefined"]),
+    ("UBSan", "clang", ["-fsanitize=undefined"], ["-fsanitize=undefined"]),
+    ("UBSan that traps", "clang", ["-fsanitize=undefined", "-fsanitize-trap=undefined"], []),
+    ("stack protector", "gcc", ["-fstack-protector-all"], []),
+    ("stack protector", "clang", ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"], []),
+    ("CET", "gcc", ["-fcf-protection=full"], []),
+    ("CET", "clang", ["-fcf-protection=full"], []),
+    ("room for tracing", "gcc", ["-fpatchable-function-entry=5"], []),
+    ("room in front, too", "gcc", ["-fpatchable-function-entry=16,8"], []),
+    ("room for tracing", "clang", ["-fpatchable-function-entry=5"], []),
+    ("room in front and CET", "gcc", ["-fpatchable-function-entry=16,8", "-fcf-protection"], []),
+    ("mcount", "gcc", ["-pg", "-mfentry"], ["-pg"]),
+    ("no PLT", "gcc", ["-fno-plt", "-fPIE"], ["-Wl,-z,now"]),
+    ("no frame information", "gcc", ["-fno-asynchronous-unwind-tables"], []),
+    ("frame pointer", "gcc", ["-fno-omit-frame-pointer", "-mno-red-zone"], []),
+    ("compressed debug information", "gcc", ["-gz"], []),
+    ("DWARF 4", "gcc", ["-gdwarf-4"], []),
+    ("DWARF 5", "clang", ["-gdwarf-5"], []),
+    ("no debug information", "gcc", ["-g0"], []),
+    ("no jump tables, sections", "gcc", ["-fno-jump-tables", "-ffunction-sections"],
+     ["-Wl,--gc-sections"]),
+    ("identical code folding off, hash style", "clang", ["-fdata-sections"],
+     ["-Wl,--hash-style=gnu", "-Wl,-z,relro"]),
+)
+
+
+@pytest.mark.parametrize("cc, flags, ldflags", FLAGS)
+def test_flags(cases, cc, flags, ldflags):
+    level = "-O2"
+    names = ["parse", "index_of"]
+    if "-g0" in flags:
+        names = None
+    cases.applies(PLAIN, cc=cc, flags=["-g", level, "-w", *flags], ldflags=ldflags,
+                  functions=names)
+
+
+# ---- the target's symbols and debug information elsewhere ----
+
+@needs("objcopy", "strip")
+@pytest.mark.parametrize("how", ["link", "build-id"])
+def test_stripped_target_with_a_debug_file(cases, how):
+    import re
+    import subprocess
+
+    made = cases.make(PLAIN, flags=["-g", "-O2", "-w"])
+    program, debug = made.program, made.src / "prog.debug"
+    subprocess.run(["objcopy", "--only-keep-debug", program, debug], check=True)
+    subprocess.run(["strip", "--strip-all", program], check=True)
+    if how == "link":
+        subprocess.run(["objcopy", f"--add-gnu-debuglink={debug}", program], check=True)
+        cases.applies(None, made=made, functions=["parse", "index_of"])
+        return
+    debug.unlink()
+    said = cases.suture.refused("no-symbols", *cases.build(made))
+    assert re.search("debug", said)
+
+
+# ---- what is refused because of where it comes from ----
+
+def test_link_time_optimisation_is_refused(cases):
+    cases.refused(PLAIN, "unsupported", "-flto", "prog.c", flags=["-g", "-O2", "-w", "-flto"])
+
+
+def test_assembler_source_is_refused(cases):
+    cases.refused({
+        "main.c": MAIN.replace("void step(int n);",
+                               "int f(int n); void step(int n) { printf(\"%d\", f(n)); }"),
+        "f.S": "	.globl f\n	.type f, @function\nf:\n-	lea 1(%rdi), %eax\n"
+               "+	lea 2(%rdi), %eax\n	ret\n	.size f, . - f\n",
+    }, "unsupported", "f.S", "assembler")
+
+
+def test_too_small_function_is_refused(cases):
+    cases.refused(r"""
+-NC int small(void) { return 0; }
++NC int small(void) { return 7; }
+__asm__(".text\n.globl next\n.type next, @function\nnext: ret\n.size next, 1\n");
+void step(int n) { printf("%d", small() + n); }
+""", "function-too-small", "small", flags=["-g", "-O2", "-fno-align-functions"])
+
+
+def test_source_that_has_the_fix_already(cases):
+    made = cases.make(PLAIN, flags=["-g", "-O2", "-w"])
+    (made.src / "prog.c").write_text(made.after["prog.c"])
+    cases.refused(None, "diff", "already contains the fix", "prog.c", made=made)
+
+
+def test_target_of_another_source(cases):
+    made = cases.make(PLAIN, flags=["-g", "-O2", "-w"])
+    text = made.before["prog.c"].replace('atoi(buf + 1) * 2', 'atoi(buf + 1) * 7')
+    (made.src / "prog.c").write_text(text)
+    made.diff.write_text(made.diff.read_text().replace("-	return atoi(buf + 1) * 2",
+                                                       "-	return atoi(buf + 1) * 7"))
+    cases.refused(None, "source-mismatch", "parse of prog.c does not match", "the source gives",
+                  "the target has", made=made)
+
+
+def test_target_of_other_flags(cases):
+    made = cases.make(PLAIN, flags=["-g", "-O2", "-w"])
+    database = made.src / "compile_commands.json"
+    database.write_text(database.read_text().replace("-O2", "-O1"))
+    cases.refused(None, "source-mismatch", "does not match", "other flags", made=made)
+
+
+def test_target_whose_text_differs(cases):
+    """The code is the same, a string that it prints is not."""
+    made = cases.make(r"""
+-NC int user(int n) { printf("hello;"); return n; }
++NC int user(int n) { printf("hello;"); return n + 1; }
+void step(int n) { printf("%d", user(n)); }
+""", flags=["-g", "-O2", "-w"])
+    for path in (made.src / "prog.c", made.diff):
+        path.write_text(path.read_text().replace("hello;", "howdy;"))
+    cases.refused(None, "source-mismatch", "user of prog.c", "hello;", "howdy;", made=made)
+
+
+@pytest.mark.parametrize("spoil, code, text", [
+    (lambda d: d.replace("atoi(buf + 1) * 2", "atoi(buf + 1) * 8"), "diff", "does not apply"),
+    (lambda d: d.replace("a/prog.c", "a/gone.c").replace("b/prog.c", "b/gone.c"), "diff", "gone.c"),
+    (lambda d: d[:len(d) // 2], "diff", ""),
+    (lambda d: "no diff at all\n", "diff", ""),
+])
+def test_bad_diff(cases, spoil, code, text):
+    made = cases.make(PLAIN, flags=["-g", "-O2", "-w"])
+    made.diff.write_text(spoil(made.diff.read_text()))
+    cases.refused(None, code, text, made=made)
+
+
+def test_unit_missing_from_the_database(cases):
+    import json
+
+    made = cases.make({
+        "main.c": MAIN,
+        "a.c": HEAD + "void step(int n)\n{\n-	printf(\"%d\", n);\n+	printf(\"%d!\", n);\n}\n"})
+    database = made.src / "compile_commands.json"
+    rows = [r for r in json.loads(database.read_text()) if r["file"] != "a.c"]
+    database.write_text(json.dumps(rows))
+    cases.refused(None, "compilation-database", "a.c", made=made)
