@@ -104,7 +104,6 @@ static int list_one(struct suture *ctx, pid_t pid, const struct args *args, bool
 int run_list(struct suture *ctx, struct args *args)
 {
 	const struct command *command = command_find("list");
-	json_t *all = must(json_array());
 	int status = SUTURE_STATUS_OK;
 
 	rest_to_pids(command, args, 0);
@@ -116,6 +115,7 @@ int run_list(struct suture *ctx, struct args *args)
 		if (err)
 			return fail("list", args, err);
 	}
+	json_t *all = must(json_array());
 	pids_unique(args->pids, &args->n_pids);
 	for (size_t i = 0; i < args->n_pids; i++)
 		status = worse_status(status, list_one(ctx, args->pids[i], args, find, all));

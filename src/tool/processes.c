@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Work on several processes: one's failure does not stop the others, the worst status counts. */
-#include <errno.h>
-#include <unistd.h>
-
 #include "tool.h"
 
 int worse_status(int a, int b)
@@ -290,12 +287,12 @@ static struct suture_error *find_pids(struct suture *ctx, const struct job *job,
 
 int job_run(struct suture *ctx, const struct job *job, struct args *args)
 {
-	struct tally tally = {.list = must(json_array())};
-	size_t i = 0;
-
 	struct suture_error *err = find_pids(ctx, job, args);
+
 	if (err)
 		return fail(job->command, args, err);
+	struct tally tally = {.list = must(json_array())};
+	size_t i = 0;
 	pids_unique(args->pids, &args->n_pids);
 
 	signals_begin(ctx, true);
