@@ -267,6 +267,17 @@ static struct suture_error *find_candidates(struct capture *cap)
 	return NULL;
 }
 
+/* The same source is compiled into a target by another command. */
+static bool has_other_command(const struct capture *cap, size_t command)
+{
+	for (size_t i = 0; i < cap->db.commands.n; i++) {
+		if (cap->in_target[i] && strcmp(cap->db.commands.at[i].physical,
+						 cap->db.commands.at[command].physical) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Units that no target holds: their tests and tools. */
 static struct suture_error *drop_foreign_units(struct capture *cap)
 {
@@ -278,7 +289,7 @@ static struct suture_error *drop_foreign_units(struct capture *cap)
 			continue;
 		cap->affected[i] = false;
 		log_debug(cap->ctx, "%s is part of no target", cap->db.commands.at[i].file);
-		if (!is_changed_source(cap, i))
+		if (!is_changed_source(cap, i) || has_other_command(cap, i))
 			continue;
 		n++;
 		first = first ? first : cap->db.commands.at[i].file;

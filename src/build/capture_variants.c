@@ -13,6 +13,9 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "build/capture.h"
+#include "build/path.h"
+
+#define OBJECT_MAX (1u << 30) /* bytes */
 
 static int by_text(const void *a, const void *b)
 {
@@ -119,29 +122,10 @@ static size_t count_marked(const struct capture *cap, size_t unit, const bool *m
 }
 
 /* Of each source, those that are marked stay; all of them, if none is. */
-static void keep_marked(struct capture *cap, const bool *marks, bool *drop)
+static void drop_unmarked(struct capture *cap, const bool *marks, bool *drop)
 {
-	struct units *units = cap->units;
-	size_t kept = 0;
-
-	for (size_t i = 0; i < units->v.n; i++) {
-		size_t marked = units->v.at[i].optional ? count_marked(cap, i, marks) : 0;
-
-		drop[i] = marked && !marks[i];
-		units->v.at[i].optional &= marked != 1;
-	}
-	for (size_t i = 0; i < units->v.n; i++) {
-		struct unit *unit = &units->v.at[i];
-
-		if (!drop[i]) {
-			units->v.at[kept++] = *unit;
-			continue;
-		}
-		log_info(cap->ctx, "%s (%s): made with other options than the target's",
-			unit->source, unit->output ? unit->output : "no output");
-		unit_deinit(unit);
-	}
-	units->v.n = kept;
+	for (size_t i = 0; i < cap->units->v.n; i++)
+		drop[i] = cap->units->v.at[i].optional && !marks[i] && count_marked(cap, i, marks);
 }
 
 static struct suture_error *mark(struct capture *cap, bool *marks)
@@ -159,6 +143,67 @@ static struct suture_error *mark(struct capture *cap, bool *marks)
 	return NULL;
 }
 
+/* ---- compiles that make no difference ---- */
+
+static struct suture_error *same_file(const char *a, const char *b, bool *ret)
+{
+	_cleanup_free_ char *data_a = NULL, *data_b = NULL;
+	size_t size_a, size_b;
+
+	if (!a || !b) {
+		*ret = !a && !b;
+		return NULL;
+	}
+	TRY(path_read_file(a, OBJECT_MAX, &data_a, &size_a));
+	TRY(path_read_file(b, OBJECT_MAX, &data_b, &size_b));
+	*ret = size_a == size_b && memcmp(data_a, data_b, size_a) == 0;
+	return NULL;
+}
+
+/* -DPIC where nothing asks for it: the same object twice. */
+static struct suture_error *drop_repeated(struct capture *cap, size_t first, bool *drop)
+{
+	for (size_t i = first + 1; i < cap->units->v.n; i++) {
+		const struct unit *a = &cap->units->v.at[first], *b = &cap->units->v.at[i];
+		bool same;
+
+		if (!b->optional || drop[i] || !same_source(cap, i, first))
+			continue;
+		TRY(same_file(a->before, b->before, &same));
+		if (same)
+			TRY(same_file(a->after, b->after, &same));
+		drop[i] = same;
+	}
+	return NULL;
+}
+
+/* Without those to drop; a unit that is left alone is not optional any more. */
+static void compact(struct capture *cap, const bool *drop)
+{
+	struct units *units = cap->units;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < units->v.n; i++) {
+		struct unit *unit = &units->v.at[i];
+
+		if (!drop[i]) {
+			units->v.at[kept++] = *unit;
+			continue;
+		}
+		log_info(cap->ctx, "%s (%s): not the compile that made the target", unit->source,
+			unit->output ? unit->output : "no output");
+		unit_deinit(unit);
+	}
+	units->v.n = kept;
+	for (size_t i = 0; i < kept; i++) {
+		bool several = false;
+
+		for (size_t j = 0; j < kept && units->v.at[i].optional; j++)
+			several |= i != j && same_source(cap, i, j);
+		units->v.at[i].optional = several;
+	}
+}
+
 struct suture_error *capture_choose_variants(struct capture *cap)
 {
 	_cleanup_free_ bool *marks = calloc(cap->units->v.n + 1, sizeof(bool));
@@ -167,6 +212,11 @@ struct suture_error *capture_choose_variants(struct capture *cap)
 	if (!marks || !drop)
 		return error_nomem();
 	TRY(mark(cap, marks));
-	keep_marked(cap, marks, drop);
+	drop_unmarked(cap, marks, drop);
+	for (size_t i = 0; i < cap->units->v.n; i++) {
+		if (cap->units->v.at[i].optional && !drop[i])
+			TRY(drop_repeated(cap, i, drop));
+	}
+	compact(cap, drop);
 	return NULL;
 }

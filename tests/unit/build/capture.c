@@ -292,6 +292,13 @@ static void several_compiles_of_one_source(void **state)
 	assert_units(&run, "a.c a.c");
 	assert_true(run.units.v.at[0].optional);
 	assert_true(run.units.v.at[1].optional);
+	/* Nothing asks for PIC: two times the same object. */
+	units_deinit(&run.units);
+	record(*state, ENTRY("gcc -O2 -c src/a.c -o a.o", "src/a.c") ","
+		ENTRY("gcc -O2 -DPIC -c src/a.c -o a.lo", "src/a.c"));
+	assert_ok(capture(*state, FIX_A, NULL, &run));
+	assert_units(&run, "a.c");
+	assert_false(run.units.v.at[0].optional);
 }
 
 static void files_that_come_and_go(void **state)
