@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from harness import toolchain
 from harness.caps import NOBODY, needs
+from harness.project import Image
 
 MAIN = """
 #include <stdlib.h>
@@ -443,6 +444,19 @@ def test_only_the_units_that_matter_are_compiled(suture, project):
                    {"unit.c": PLAIN.after})
     report = suture.ok(*build_arguments(made), "--json").json()
     assert [Path(u).name for u in report["units"]] == ["unit.c"]
+
+
+def test_object_in_two_images(suture, story, project):
+    """One source compiled into a library and into the program: both copies get the fix."""
+    lib = "int lib(int x);\nint run(int x);\nint lib(int x) { return run(x) * 100; }\n"
+    main = MAIN.replace("int run(int x);", "int run(int x);\nint lib(int x);").replace(
+        "r = run(atoi(line));", "r = run(atoi(line)) + lib(atoi(line));")
+    images = [Image("liblib.so", ["lib.c", "unit.c"], "shared", ldflags=["-Wl,-Bsymbolic"]),
+              Image("prog", ["main.c", "unit.c"], libs=["liblib.so"])]
+    unit = "int run(int x)\n{{\n\treturn x / 7 + {};\n}}\n"
+    made = project({"main.c": main, "lib.c": lib, "unit.c": unit.format(1)},
+                   {"unit.c": unit.format(2)}, images=images)
+    story(made, [], ["1", "2"])
 
 
 # ---- show ----
