@@ -224,14 +224,15 @@ static void terminal_text(void **state)
 static int write_sample(const char *path)
 {
 	struct ledger *in = sample_ledger();
-	void *data;
-	size_t size;
+	void *data = NULL;
+	size_t size = 0;
 
 	struct suture_error *err = ledger_encode(in, &data, &size);
 	FILE *f = err ? NULL : fopen(path, "w");
 	bool ok = f && fwrite(data, 1, size, f) == size;
 	if (f)
 		ok = !fclose(f) && ok;
+	free(data);
 	suture_error_destroy(err);
 	ledger_destroy(in);
 	return !ok;
