@@ -8,7 +8,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { HEAD = 80, SIZE_AT = 20, ADDRESS_AT = 24, DIGEST_AT = 32 };
+enum { HEAD = 72, SIZE_AT = 20, ADDRESS_AT = 24, DIGEST_AT = 32 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

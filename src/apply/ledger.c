@@ -26,6 +26,7 @@ enum {
 #define USER_ADDRESS_MAX ((uint64_t)1 << 56)
 
 static const char ledger_magic[16] = "\177SUTURE-LEDGER\n";
+static const char tag_magic[16] = "\177SUTURE-PIECE\n";
 
 struct ledger_head {
 	char magic[16];
@@ -33,7 +34,7 @@ struct ledger_head {
 	uint32_t body_size;
 	uint64_t address;
 	uint8_t digest[crypto_hash_sha256_BYTES];
-	uint64_t state, mapped; /* these two change */
+	uint64_t state; /* this changes */
 };
 
 struct ledger *ledger_create(void)
@@ -150,7 +151,6 @@ struct suture_error *ledger_encode(const struct ledger *ledger, void **ret, size
 		.version = LEDGER_VERSION,
 		.address = ledger->address,
 		.state = ledger->state,
-		.mapped = ledger->mapped,
 	};
 
 	FILE *f = open_memstream(&data, &size);
@@ -375,9 +375,9 @@ static bool ledger_ok(const struct ledger *ledger)
 		if (!image->start)
 			continue;
 		if (!payloads++)
-			home = ledger->address > image->start && ledger->address < image->end;
+			home = ledger->address == image->start + PAGE;
 	}
-	return home && ledger->mapped <= payloads && ledger->name && ledger->name[0];
+	return home && ledger->name && ledger->name[0];
 }
 
 #define DAMAGED(address, why)                                                                     \
@@ -432,7 +432,6 @@ struct suture_error *ledger_decode(
 	struct cursor c = {.at = body, .left = head.body_size};
 	ledger->address = address;
 	ledger->state = head.state;
-	ledger->mapped = head.mapped;
 	get_body(&c, ledger);
 	if (c.nomem)
 		return error_nomem();
@@ -463,18 +462,60 @@ struct suture_error *ledger_set_state(
 	return process_write(p, ledger + offsetof(struct ledger_head, state), &word, sizeof(word));
 }
 
-struct suture_error *ledger_set_mapped(struct process *p, remote_addr ledger, uint64_t mapped)
-{
-	return process_write(
-		p, ledger + offsetof(struct ledger_head, mapped), &mapped, sizeof(mapped));
-}
-
 struct suture_error *ledger_get_state(struct process *p, remote_addr ledger, enum ledger_state *ret)
 {
 	struct ledger_head head;
 
 	TRY(read_head(&p->reader, ledger, &head));
 	*ret = head.state;
+	return NULL;
+}
+
+struct tag {
+	char magic[16];
+	uint64_t at, ledger;
+};
+_Static_assert(sizeof(struct tag) == LEDGER_TAG_SIZE, "the size that ledger.h tells");
+
+void ledger_tag(uint8_t ret[LEDGER_TAG_SIZE], remote_addr at, remote_addr ledger)
+{
+	struct tag tag = {.at = at, .ledger = ledger};
+
+	memcpy(tag.magic, tag_magic, sizeof(tag.magic));
+	memcpy(ret, &tag, sizeof(tag));
+}
+
+static size_t first_payload(const struct ledger *ledger)
+{
+	size_t i = 0;
+
+	while (i < ledger->images.n && !ledger->images.at[i].start)
+		i++;
+	return i;
+}
+
+struct suture_error *ledger_is_mapped(
+	struct process *p, const struct ledger *ledger, size_t image, bool *ret)
+{
+	remote_addr start = ledger->images.at[image].start;
+	uint8_t want[LEDGER_TAG_SIZE], have[LEDGER_TAG_SIZE];
+	struct suture_error *err;
+	enum ledger_state state;
+
+	*ret = false;
+	if (!start)
+		return NULL;
+	if (image == first_payload(ledger)) {
+		err = ledger_get_state(p, ledger->address, &state);
+		*ret = !err;
+	} else {
+		ledger_tag(want, start + PAGE, ledger->address);
+		err = process_read(p, start + PAGE, have, sizeof(have));
+		*ret = !err && !memcmp(want, have, sizeof(have));
+	}
+	if (err && suture_error_code(err) == SUTURE_ERROR_NO_PROCESS)
+		return err;
+	suture_error_destroy(err);
 	return NULL;
 }
 
@@ -488,10 +529,17 @@ void ledgers_deinit(struct ledgers *ledgers)
 	vec_free(&ledgers->damaged);
 }
 
-static bool could_hold_record(const struct map *map)
+/*
+ * Where a record would be in this mapping; 0: nowhere. Behind the guard page of a payload that a
+ * tool was just beginning to map (stage.c), it is not a mapping of its own yet.
+ */
+static remote_addr record_place(const struct map *map)
 {
-	return map->r && !map->w && !map->x && !map->shared && !map->inode &&
-	       (!map->path || !map->path[0] || !strncmp(map->path, "[anon", 5));
+	if (map->x || map->shared || map->inode || (map->path[0] && strncmp(map->path, "[anon", 5)))
+		return 0;
+	if (map->r && !map->w)
+		return map->start;
+	return map->w && !map->r && map->end - map->start > 2 * PAGE ? map->start + PAGE : 0;
 }
 
 static struct suture_error *scan_one(struct process *p, remote_addr at, struct ledgers *ret)
@@ -531,9 +579,11 @@ struct suture_error *ledgers_scan(struct process *p, const struct maps *maps, st
 	struct ledgers found = {};
 
 	vec_foreach (map, &maps->v) {
-		if (!could_hold_record(map))
+		remote_addr at = record_place(map);
+
+		if (!at)
 			continue;
-		struct suture_error *err = scan_one(p, map->start, &found);
+		struct suture_error *err = scan_one(p, at, &found);
 		if (err) {
 			ledgers_deinit(&found);
 			return err;

@@ -9,7 +9,10 @@
  * A record is hostile input: the target could have written anything. Decoding checks every count,
  * string and range; what does not add up is reported as damaged, never acted upon.
  *
- * Two words change after staging, each with one aligned 8-byte write: `state` and `mapped`.
+ * One word changes after staging, with one aligned 8-byte write: the state.
+ *
+ * The payloads of further images have a tag in the same place. What is unmapped is only ever what
+ * its record or tag, read again right before, says is ours.
  */
 #ifndef APPLY_LEDGER_H
 #define APPLY_LEDGER_H
@@ -90,14 +93,19 @@ struct suture_error *ledger_decode(
 /* Bytes mapped in the target, guards not counted. */
 uint64_t ledger_payload_bytes(const struct ledger *ledger);
 
-/* Change the state (or the count) of a record in the target. */
+/* Change the state of a record in the target. */
 struct suture_error *ledger_set_state(
 	struct process *p, remote_addr ledger, enum ledger_state state) MUST_USE;
-struct suture_error *ledger_set_mapped(
-	struct process *p, remote_addr ledger, uint64_t mapped) MUST_USE;
 /* The state of a record right now; LEDGER when there is none. Two small reads, no allocation. */
 struct suture_error *ledger_get_state(
 	struct process *p, remote_addr ledger, enum ledger_state *ret) MUST_USE;
+
+/* The tag at `at`, the start of what follows the guard of a further payload of a record. */
+#define LEDGER_TAG_SIZE 32
+void ledger_tag(uint8_t ret[LEDGER_TAG_SIZE], remote_addr at, remote_addr ledger);
+/* Whether the payload of images.at[image] is mapped: its record or tag is there. */
+struct suture_error *ledger_is_mapped(
+	struct process *p, const struct ledger *ledger, size_t image, bool *ret) MUST_USE;
 
 struct ledgers {
 	VEC(struct ledger *) v;		    /* in order of application */

@@ -445,11 +445,10 @@ static void copy_sections(struct link *link, struct payload *p)
 	}
 }
 
-struct suture_error *link_layout(struct link *link, uint64_t ledger_size)
+struct suture_error *link_layout(struct link *link, uint64_t first, uint64_t others)
 {
 	vec_foreach (p, &link->payloads) {
-		if (p == link->payloads.at)
-			area_add(&p->areas[AREA_RO], ledger_size, 8);
+		area_add(&p->areas[AREA_RO], p == link->payloads.at ? first : others, 8);
 		lay_eh_frame(link, p);
 		lay_sections(link, p, false, false, PAGE);
 		area_add(&p->areas[AREA_RO], 0, GOT_ALIGN);

@@ -8,7 +8,7 @@
  * MemoryDenyWriteExecute would deny):
  *
  *	guard ---	one page; keeps the kernel from merging what follows with a neighbour
- *	ro    r--	the ledger record (first payload), .eh_frame, constants, GOT
+ *	ro    r--	the ledger record (others: a tag), .eh_frame, constants, GOT
  *	text  r-x	code, veneers, stubs for unresolved IFUNCs
  *	data  rw-	variables, then zeroes
  *	guard ---
@@ -85,8 +85,11 @@ static inline void link_destroyp(struct link **link)
 }
 /* Fills `functions`. */
 struct suture_error *link_find_functions(struct link *link) MUST_USE;
-/* The first payload begins (behind its guard page) with `ledger_size` bytes of room. */
-struct suture_error *link_layout(struct link *link, uint64_t ledger_size) MUST_USE;
+/*
+ * The first payload begins (behind its guard page) with `first` bytes of room, the others with
+ * `others`.
+ */
+struct suture_error *link_layout(struct link *link, uint64_t first, uint64_t others) MUST_USE;
 /* Needs every payload's start. RANGE, SYMBOL, UNSUPPORTED say which reference cannot be made. */
 struct suture_error *link_relocate(struct link *link) MUST_USE;
 

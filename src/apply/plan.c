@@ -241,7 +241,7 @@ struct suture_error *plan_create(
 	TRY(link_find_functions(plan->link));
 	TRY(record(plan));
 	TRY(check_shape(plan));
-	TRY(link_layout(plan->link, plan->ledger_size));
+	TRY(link_layout(plan->link, plan->ledger_size, LEDGER_TAG_SIZE));
 	TRY(plan_place(plan));
 	*ret = take(plan);
 	return NULL;

@@ -93,11 +93,15 @@ struct suture_error *look_and_recover(
 	const struct recovery *r, struct target **ret, char **ret_undone)
 {
 	_cleanup_free_ char *undone = NULL;
+	bool first = true;
 
 	for (;;) {
 		_cleanup_(target_destroyp) struct target *target = NULL;
 
 		TRY(target_look(r->ctx, r->process, &target));
+		if (first)
+			TRY(unstage_orphans(target));
+		first = false;
 		const struct ledger *ledger = find_interrupted(target);
 		if (!ledger) {
 			*ret = take(target);

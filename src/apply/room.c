@@ -24,6 +24,12 @@
 /* How much the heap may still grow: generous at first, less when there is no room otherwise. */
 static const uint64_t heap_growth[] = {1ULL << 30, 128ULL << 20};
 
+enum {
+	N_GROWTHS = sizeof(heap_growth) / sizeof(heap_growth[0]),
+	MARK_EVERY = 64, /* pages */
+	MARK = 42,
+};
+
 struct gap {
 	remote_addr start, end;
 	const struct map *below, *above; /* NULL: none */
@@ -64,8 +70,24 @@ static void trim(struct gap *gap, uint64_t growth)
 		gap->end = sub(gap->end, PAGE);
 }
 
+bool room_is_marked(remote_addr address)
+{
+	return address / PAGE % MARK_EVERY == MARK;
+}
+
+/* The nearest marked page at or below (at or above) an address. */
+static remote_addr marked_below(remote_addr address)
+{
+	return address - (address / PAGE + MARK_EVERY - MARK) % MARK_EVERY * PAGE;
+}
+
+static remote_addr marked_above(remote_addr address)
+{
+	return marked_below(address + (MARK_EVERY - 1) * PAGE);
+}
+
 /* The address in this gap; false when it does not fit. */
-static bool fit(const struct gap *gap, const struct room_request *r, remote_addr *ret)
+static bool fit(const struct gap *gap, const struct room_request *r, bool marked, remote_addr *ret)
 {
 	/* Every byte of the payload reaches every byte of the image. */
 	uint64_t low = max(gap->start, up(sub(r->high, REACH)));
@@ -78,7 +100,12 @@ static bool fit(const struct gap *gap, const struct room_request *r, remote_addr
 		return false;
 	/* Directly below the image: at the top; above it, or far away: at the bottom. */
 	bool below_image = gap->above && gap->above->start == r->low;
-	*ret = below_image ? high - r->size : low;
+	remote_addr at = below_image ? high - r->size : low;
+	if (marked)
+		at = below_image ? marked_below(at) : marked_above(at);
+	if (at < low || at > high - r->size)
+		return false;
+	*ret = at;
 	return true;
 }
 
@@ -87,8 +114,8 @@ static uint64_t distance(const struct room_request *r, remote_addr at)
 	return at < r->low ? r->low - at : at - r->low;
 }
 
-static bool search(
-	const struct maps *maps, const struct room_request *r, uint64_t growth, remote_addr *ret)
+static bool search(const struct maps *maps, const struct room_request *r, uint64_t growth,
+	bool marked, remote_addr *ret)
 {
 	remote_addr from = max(up(r->mmap_min_addr), LOWEST);
 	const struct map *below = NULL;
@@ -106,7 +133,7 @@ static bool search(
 
 		if (gap.start < gap.end) {
 			trim(&gap, growth);
-			if (gap.start < gap.end && fit(&gap, r, &at) &&
+			if (gap.start < gap.end && fit(&gap, r, marked, &at) &&
 				(!found || distance(r, at) < distance(r, *ret))) {
 				*ret = at;
 				found = true;
@@ -123,8 +150,8 @@ static bool search(
 struct suture_error *room_find(
 	const struct maps *maps, const struct room_request *r, remote_addr *ret)
 {
-	for (size_t i = 0; i < sizeof(heap_growth) / sizeof(heap_growth[0]); i++) {
-		if (search(maps, r, heap_growth[i], ret))
+	for (size_t i = 0; i < 2 * N_GROWTHS; i++) {
+		if (search(maps, r, heap_growth[i % N_GROWTHS], i < N_GROWTHS, ret))
 			return NULL;
 	}
 	return error_hint(

@@ -21,6 +21,11 @@ struct room_request {
  */
 struct suture_error *room_find(
 	const struct maps *maps, const struct room_request *request, remote_addr *ret) MUST_USE;
+/*
+ * The address has the form that room_find() prefers: a reservation without content is known by it
+ * to be ours (stage.c). 1 of 64 pages has it.
+ */
+bool room_is_marked(remote_addr address);
 /* Note in maps that [start, end) will be taken. */
 struct suture_error *room_take(struct maps *maps, remote_addr start, remote_addr end) MUST_USE;
 /* The lowest address that the kernel lets a process map. */

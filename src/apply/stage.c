@@ -2,15 +2,21 @@
 /*
  * Mapping payloads: see stage.h.
  *
- * The record counts the payloads that are mapped. The count goes up after a payload was mapped and
- * down before it is unmapped: killed in between, this tool leaves an empty reservation behind, but
- * never a record that claims memory which somebody else may have by then.
+ * This tool may be killed between any two of its steps, and the next one must find and undo what
+ * was done, without ever unmapping what is somebody else's. So the reservation that a payload
+ * begins with is of a kind that nobody makes: private anonymous memory that can be written and not
+ * read, with MAP_NORESERVE, at an address of a certain form. As long as nothing was ever stored in
+ * it, it is a reservation of ours (is_orphan()). The very next step is to store the record or the
+ * tag, which says whose it is from then on. Then each area gets its protection: by mprotect(2), but
+ * for code, which MemoryDenyWriteExecute lets nobody make executable later: that is mapped anew.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "apply/room.h"
 #include "apply/stage.h"
 #include "base/cleanup.h"
 
@@ -18,19 +24,25 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
+#define PAGE 4096ULL
+
 enum { SETTLE_NS = 500000000, REPEATS = 5 };
 
-static const int area_prot[N_AREAS] = {
-	[AREA_RO] = PROT_READ,
-	[AREA_TEXT] = PROT_READ | PROT_EXEC,
-	[AREA_DATA] = PROT_READ | PROT_WRITE,
+/* A run of system calls in the target. */
+struct stager {
+	struct process *process;
+	struct borrow *borrow;
+	bool unsettled; /* a call may still be made, later: nothing can be undone safely */
 };
 
-static struct suture_error *map_failed(const struct process *p, uint64_t size, int errnum)
+/* ---- calls ---- */
+
+static struct suture_error *call_failed(
+	const struct process *p, const char *what, uint64_t size, int errnum)
 {
 	struct suture_error *err =
-		error_errno(errnum, "process %d (%s) cannot map %llu KiB for the payload", p->pid,
-			p->comm, (unsigned long long)size / 1024);
+		error_errno(errnum, "process %d (%s) cannot %s %llu KiB for the payload", p->pid,
+			p->comm, what, (unsigned long long)size / 1024);
 
 	switch (errnum) {
 	case ENOMEM:
@@ -43,13 +55,6 @@ static struct suture_error *map_failed(const struct process *p, uint64_t size, i
 		return err;
 	}
 }
-
-/* A run of system calls in the target. */
-struct stager {
-	struct process *process;
-	struct borrow *borrow;
-	bool unsettled; /* a call may still be made, later: nothing can be undone safely */
-};
 
 /*
  * A borrowed thread that got no processor in time makes its call when it gets one. Unmapping before
@@ -78,55 +83,127 @@ static struct suture_error *call(struct stager *s, long nr, const uint64_t args[
 	return err;
 }
 
-static struct suture_error *remote_mmap(
-	struct stager *s, remote_addr at, uint64_t size, int prot, int flags, int64_t *ret)
-{
-	const uint64_t args[6] = {
-		at, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, (uint64_t)-1, 0};
-
-	return call(s, SYS_mmap, args, ret);
-}
-
-/*
- * A mapping without access starts at `start`, as every payload does, and (size 0: anything) is as
- * long as that.
- */
-static bool guard_at(struct process *process, remote_addr start, uint64_t size)
-{
-	struct maps maps = {};
-
-	struct suture_error *err = process_maps(process, &maps);
-	const struct map *map = err ? NULL : maps_find(&maps, start);
-	bool found = map && map->start == start && !map->r && !map->w && !map->x && !map->inode &&
-		     (!size || map->end == start + size);
-	suture_error_destroy(err);
-	maps_deinit(&maps);
-	return found;
-}
-
 /* The call failed for a reason that may pass, and is not under way any more. */
 static bool may_repeat(const struct stager *s, const struct suture_error *err, int i)
 {
 	return err && suture_error_code(err) == SUTURE_ERROR_BUSY && !s->unsettled && i < REPEATS;
 }
 
+/* For calls that may be made twice. */
+static struct suture_error *call_repeat(
+	struct stager *s, long nr, const uint64_t args[6], int64_t *ret)
+{
+	for (int i = 0;; i++) {
+		struct suture_error *err = call(s, nr, args, ret);
+
+		if (!may_repeat(s, err, i))
+			return err;
+		suture_error_destroy(err);
+	}
+}
+
+/* ---- reservations ---- */
+
+static bool is_bare(const struct map *map)
+{
+	return map->w && !map->r && !map->x && !map->shared && !map->inode && !map->path[0] &&
+	       room_is_marked(map->start);
+}
+
+static bool is_zero_page(struct process *process, remote_addr at)
+{
+	static const uint8_t zero[PAGE];
+	uint8_t page[PAGE];
+
+	struct suture_error *err = process_read(process, at, page, sizeof(page));
+	suture_error_destroy(err);
+	return !err && !memcmp(page, zero, sizeof(page));
+}
+
+/*
+ * No page of it is there or swapped out (bits 63 and 62 of /proc/PID/pagemap), but for those that
+ * the search for records has read.
+ */
+static bool never_used(struct process *process, const struct map *map)
+{
+	_cleanup_close_ int fd = process_openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t pages[512];
+
+	for (remote_addr at = map->start; at < map->end;) {
+		size_t n = (map->end - at) / PAGE;
+
+		n = n < 512 ? n : 512;
+		if (fd < 0 || pread(fd, pages, n * 8, at / PAGE * 8) != (ssize_t)(n * 8))
+			return false;
+		for (size_t i = 0; i < n; i++, at += PAGE) {
+			if (pages[i] >> 62 && !is_zero_page(process, at))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* MAP_NORESERVE was given: "nr" among the VmFlags of proc_pid_smaps(5). */
+static bool has_no_reserve(struct process *process, const struct map *map)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	unsigned long long start, end;
+	bool here = false;
+	char line[512];
+
+	int fd = process_openat(process, "smaps", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	f = fdopen(fd, "r");
+	if (!f) {
+		close(fd);
+		return false;
+	}
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%llx-%llx ", &start, &end) == 2)
+			here = start == map->start && end == map->end;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			return strstr(line, " nr ") != NULL;
+	}
+	return false;
+}
+
+/* A reservation of ours that nothing was put into. */
+static bool is_orphan(struct process *process, const struct map *map)
+{
+	return is_bare(map) && never_used(process, map) && has_no_reserve(process, map);
+}
+
+/* After a call that nobody saw return. */
+static bool is_reserved(struct process *process, remote_addr start, uint64_t size)
+{
+	struct maps maps = {};
+
+	struct suture_error *err = process_maps(process, &maps);
+	const struct map *map = err ? NULL : maps_find(&maps, start);
+	bool found = map && map->start == start && map->end == start + size && is_bare(map);
+	suture_error_destroy(err);
+	maps_deinit(&maps);
+	return found;
+}
+
+static struct suture_error *remote_mmap(
+	struct stager *s, remote_addr at, uint64_t size, int prot, int flags, int64_t *ret)
+{
+	const uint64_t args[6] = {
+		at, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | flags, (uint64_t)-1, 0};
+
+	return flags & MAP_FIXED ? call_repeat(s, SYS_mmap, args, ret)
+				 : call(s, SYS_mmap, args, ret);
+}
+
+/* Of memory that is ours beyond doubt. */
 static struct suture_error *remote_munmap(struct stager *s, remote_addr at, uint64_t size)
 {
 	const uint64_t args[6] = {at, size};
-	int64_t ret = 0;
+	int64_t ret;
 
-	for (int i = 0;; i++) {
-		struct suture_error *err = call(s, SYS_munmap, args, &ret);
-
-		if (!may_repeat(s, err, i)) {
-			TRY(err);
-			break;
-		}
-		suture_error_destroy(err);
-		/* Made after all: the addresses are not ours any more. */
-		if (!guard_at(s->process, at, 0))
-			break;
-	}
+	TRY(call(s, SYS_munmap, args, &ret));
 	if (ret)
 		return error_errno(
 			-ret, "cannot unmap the payload at 0x%llx", (unsigned long long)at);
@@ -140,9 +217,8 @@ static struct suture_error *reserve(struct stager *s, const struct payload *p, b
 	int64_t at;
 
 	struct suture_error *err = remote_mmap(
-		s, p->start, p->size, PROT_NONE, MAP_FIXED_NOREPLACE | MAP_NORESERVE, &at);
-	/* Made, although nobody saw it return? */
-	if (may_repeat(s, err, 0) && guard_at(s->process, p->start, p->size)) {
+		s, p->start, p->size, PROT_WRITE, MAP_FIXED_NOREPLACE | MAP_NORESERVE, &at);
+	if (may_repeat(s, err, 0) && is_reserved(s->process, p->start, p->size)) {
 		suture_error_destroy(err);
 		return NULL;
 	}
@@ -150,7 +226,7 @@ static struct suture_error *reserve(struct stager *s, const struct payload *p, b
 	if (at == (int64_t)p->start)
 		return NULL;
 	if (at < 0 && at != -EEXIST)
-		return map_failed(process, p->size, -at);
+		return call_failed(process, "map", p->size, -at);
 	*taken = true;
 	if (at > 0)
 		TRY(remote_munmap(s, at, p->size));
@@ -159,76 +235,86 @@ static struct suture_error *reserve(struct stager *s, const struct payload *p, b
 		process->comm);
 }
 
-static struct suture_error *map_area(struct stager *s, const struct payload *p, int i)
+/* ---- areas ---- */
+
+static struct suture_error *protect(struct stager *s, remote_addr at, uint64_t size, int prot)
 {
-	const struct link_area *area = &p->areas[i];
-	int64_t at;
+	const uint64_t args[6] = {at, size, prot};
+	int64_t ret;
 
-	if (!area->size)
+	if (!size)
 		return NULL;
-	for (int n = 0;; n++) {
-		struct suture_error *err = remote_mmap(
-			s, p->start + area->at, area->size, area_prot[i], MAP_FIXED, &at);
-
-		if (!may_repeat(s, err, n)) {
-			TRY(err);
-			break;
-		}
-		suture_error_destroy(err);
-	}
-	return at == (int64_t)(p->start + area->at) ? NULL
-						    : map_failed(s->process, area->size, -at);
+	TRY(call_repeat(s, SYS_mprotect, args, &ret));
+	return ret ? call_failed(s->process, "protect", size, -ret) : NULL;
 }
 
-/* In the first payload goes the record: from then on the target tells what is mapped in it. */
-static struct suture_error *note_mapped(struct plan *plan, uint64_t mapped)
+static struct suture_error *map_text(struct stager *s, remote_addr at, uint64_t size)
+{
+	int64_t ret;
+
+	if (!size)
+		return NULL;
+	TRY(remote_mmap(s, at, size, PROT_READ | PROT_EXEC, MAP_FIXED, &ret));
+	return ret == (int64_t)at ? NULL : call_failed(s->process, "map", size, -ret);
+}
+
+static struct suture_error *give_access(struct stager *s, const struct payload *p)
+{
+	const struct link_area *a = p->areas;
+
+	TRY(protect(s, payload_area(p, AREA_RO), a[AREA_RO].size, PROT_READ));
+	TRY(map_text(s, payload_area(p, AREA_TEXT), a[AREA_TEXT].size));
+	TRY(protect(s, payload_area(p, AREA_DATA), a[AREA_DATA].size, PROT_READ | PROT_WRITE));
+	TRY(protect(s, p->start, PAGE, PROT_NONE));
+	return protect(s, p->start + p->size - PAGE, PAGE, PROT_NONE);
+}
+
+/* From here on the target tells what this mapping is. */
+static struct suture_error *mark(struct plan *plan, const struct payload *p)
 {
 	struct process *process = plan->target->process;
 	_cleanup_free_ void *record = NULL;
+	uint8_t tag[LEDGER_TAG_SIZE];
 	size_t size;
 
-	plan->ledger->mapped = mapped;
-	if (mapped > 1)
-		return ledger_set_mapped(process, plan->ledger->address, mapped);
+	if (p != plan->link->payloads.at) {
+		ledger_tag(tag, payload_area(p, AREA_RO), plan->ledger->address);
+		return process_write(process, payload_area(p, AREA_RO), tag, sizeof(tag));
+	}
 	TRY(ledger_encode(plan->ledger, &record, &size));
 	return process_write(process, plan->ledger->address, record, size);
+}
+
+/* What follows the record or the tag, which are there already. */
+static struct suture_error *write_payload(struct plan *plan, const struct payload *p)
+{
+	uint64_t mark_size = p == plan->link->payloads.at ? plan->ledger_size : LEDGER_TAG_SIZE;
+
+	for (int i = 0; i < N_AREAS; i++) {
+		const struct link_area *area = &p->areas[i];
+		uint64_t from = i == AREA_RO ? mark_size : 0;
+
+		if (area->filled > from)
+			TRY(process_write(plan->target->process, payload_area(p, i) + from,
+				area->bytes + from, area->filled - from));
+	}
+	return NULL;
 }
 
 static struct suture_error *map_payload(
 	struct plan *plan, struct stager *s, const struct payload *p, bool *taken)
 {
-	size_t index = p - plan->link->payloads.at;
-
 	TRY(reserve(s, p, taken));
-	struct suture_error *err = map_area(s, p, AREA_RO);
-	if (!err)
-		err = note_mapped(plan, index + 1);
-	for (int i = AREA_RO + 1; i < N_AREAS && !err; i++)
-		err = map_area(s, p, i);
-	if (err && !s->unsettled) {
-		plan->ledger->mapped = index;
+	struct suture_error *err = mark(plan, p);
+	if (err) {
 		suture_error_destroy(remote_munmap(s, p->start, p->size));
+		return err;
 	}
-	return err;
+	TRY(give_access(s, p));
+	return write_payload(plan, p);
 }
 
-static struct suture_error *unmap_all(struct stager *s, const struct ledger *ledger)
-{
-	uint64_t n = 0, mapped = ledger->mapped;
-
-	vec_foreach (image, &ledger->images)
-		n += image->start != 0;
-	for (size_t i = ledger->images.n; i--;) {
-		const struct ledger_image *image = &ledger->images.at[i];
-
-		if (!image->start || --n >= mapped)
-			continue;
-		if (n)
-			TRY(ledger_set_mapped(s->process, ledger->address, n));
-		TRY(remote_munmap(s, image->start, image->end - image->start));
-	}
-	return NULL;
-}
+/* ---- the whole ---- */
 
 /* The first error counts; the other one would hide it. */
 static struct suture_error *first_of(struct suture_error *a, struct suture_error *b)
@@ -239,11 +325,38 @@ static struct suture_error *first_of(struct suture_error *a, struct suture_error
 	return a;
 }
 
-static struct suture_error *map_all(struct plan *plan, bool *taken)
+static struct suture_error *unmap_payload(struct stager *s, const struct ledger *ledger, size_t i)
+{
+	const struct ledger_image *image = &ledger->images.at[i];
+
+	for (int n = 0;; n++) {
+		bool mapped;
+
+		/* Asked again each time: a call that seemed to fail may have been made. */
+		TRY(ledger_is_mapped(s->process, ledger, i, &mapped));
+		if (!mapped)
+			return NULL;
+		struct suture_error *err =
+			remote_munmap(s, image->start, image->end - image->start);
+		if (!may_repeat(s, err, n))
+			return err;
+		suture_error_destroy(err);
+	}
+}
+
+static struct suture_error *unmap_all(struct stager *s, const struct ledger *ledger)
+{
+	for (size_t i = ledger->images.n; i--;)
+		TRY(unmap_payload(s, ledger, i));
+	return NULL;
+}
+
+struct suture_error *stage(struct plan *plan, bool *taken)
 {
 	struct stager s = {.process = plan->target->process};
 	struct suture_error *err = NULL;
 
+	*taken = false;
 	TRY(borrow_begin(s.process, &s.borrow));
 	vec_foreach (p, &plan->link->payloads) {
 		err = map_payload(plan, &s, p, taken);
@@ -256,35 +369,14 @@ static struct suture_error *map_all(struct plan *plan, bool *taken)
 	return first_of(err, borrow_end(s.borrow));
 }
 
-/* What follows the record; the record itself is there already. */
-static struct suture_error *write_payload(struct plan *plan, const struct payload *p, uint64_t skip)
+/* An error that is not BUSY, which would invite to try at once. */
+static struct suture_error *not_settled(struct suture_error *err)
 {
-	for (int i = 0; i < N_AREAS; i++) {
-		const struct link_area *area = &p->areas[i];
-		uint64_t from = i == AREA_RO ? skip : 0;
+	struct suture_error *final = error_create(SUTURE_ERROR_SYSTEM, "%s",
+		err ? suture_error_message(err) : "a system call in the target has not ended");
 
-		if (area->filled > from)
-			TRY(process_write(plan->target->process, payload_area(p, i) + from,
-				area->bytes + from, area->filled - from));
-	}
-	return NULL;
-}
-
-static struct suture_error *write_all(struct plan *plan)
-{
-	vec_foreach (p, &plan->link->payloads)
-		TRY(write_payload(plan, p, p == plan->link->payloads.at ? plan->ledger_size : 0));
-	return NULL;
-}
-
-struct suture_error *stage(struct plan *plan, bool *taken)
-{
-	*taken = false;
-	TRY(map_all(plan, taken));
-	struct suture_error *err = write_all(plan);
-	if (err)
-		err = first_of(err, unstage(plan->target->process, plan->ledger));
-	return err;
+	suture_error_destroy(err);
+	return final;
 }
 
 struct suture_error *unstage(struct process *process, const struct ledger *ledger)
@@ -294,11 +386,27 @@ struct suture_error *unstage(struct process *process, const struct ledger *ledge
 	TRY(borrow_begin(process, &s.borrow));
 	struct suture_error *err = unmap_all(&s, ledger);
 	err = first_of(err, borrow_end(s.borrow));
-	if (!s.unsettled)
-		return err;
-	/* Not BUSY, which invites to try at once. */
-	struct suture_error *final = error_create(SUTURE_ERROR_SYSTEM, "%s",
-		err ? suture_error_message(err) : "a system call in the target has not ended");
-	suture_error_destroy(err);
-	return final;
+	return s.unsettled ? not_settled(err) : err;
+}
+
+struct suture_error *unstage_orphans(struct target *target)
+{
+	struct stager s = {.process = target->process};
+	struct suture_error *err = NULL;
+
+	vec_foreach (map, &target->maps.v) {
+		if (!is_orphan(target->process, map))
+			continue;
+		log_info(target->ctx, "process %d (%s): unmapping an unused reservation at 0x%llx",
+			target->process->pid, target->process->comm,
+			(unsigned long long)map->start);
+		if (!s.borrow)
+			TRY(borrow_begin(target->process, &s.borrow));
+		err = remote_munmap(&s, map->start, map->end - map->start);
+		if (err)
+			break;
+	}
+	if (s.borrow)
+		err = first_of(err, borrow_end(s.borrow));
+	return s.unsettled ? not_settled(err) : err;
 }

@@ -16,9 +16,12 @@
 struct suture_error *stage(struct plan *plan, bool *taken) MUST_USE;
 
 /*
- * Unmap the payloads of a record, the one that holds the record last. No detour may lead to them
- * and no thread may be in them.
+ * Unmap the payloads of a record, the one that holds the record last. No detour may lead to them and
+ * no thread may be in them. What is not there any more is passed over.
  */
 struct suture_error *unstage(struct process *process, const struct ledger *ledger) MUST_USE;
+
+/* Unmap reservations that a tool made and did not live to put anything into. */
+struct suture_error *unstage_orphans(struct target *target) MUST_USE;
 
 #endif

@@ -39,7 +39,6 @@ static struct ledger *make_ledger(const uint8_t *code, const uint8_t *record)
 		.text_end = (uintptr_t)record + 2 * PAGE,
 	};
 	ledger->address = (uintptr_t)record;
-	ledger->mapped = 1;
 	ledger->name = strdup("test");
 	ledger->state = LEDGER_STAGED;
 	for (int i = 0; i < N; i++) {

@@ -17,7 +17,6 @@ static inline struct ledger *sample_ledger(void)
 
 	ledger->address = SAMPLE_BASE + 0x1000;
 	ledger->state = LEDGER_APPLIED;
-	ledger->mapped = 2;
 	ledger->sequence = 3;
 	ledger->applied_at = 1700000000;
 	ledger->name = strdup("CVE-2014-0160");

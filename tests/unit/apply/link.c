@@ -107,7 +107,7 @@ static struct suture_error *lay_out(struct world *w, uint64_t ledger)
 	settle(w);
 	TRY(link_create(&w->target, w->patch, w->images, &w->link));
 	TRY(link_find_functions(w->link));
-	return link_layout(w->link, ledger);
+	return link_layout(w->link, ledger, LEDGER_TAG_SIZE);
 }
 
 static struct suture_error *link_all(struct world *w)
