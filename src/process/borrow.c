@@ -21,10 +21,15 @@ enum {
 	GADGET_CHUNK = 1 << 20,
 	GADGET_OVERLAP = 16, /* longer than any gadget */
 	PAGE = 4096,
+	ENOUGH = 4, /* good candidates; to look at all of many threads takes milliseconds */
+	MOST = 1024,
 	STACK_DISTANCE = 32 << 10, /* bytes between scratch and anything the stack has held */
-	PATIENCE_NS = 2000000000,  /* until some thread is fit */
-	TRACED_NS = 100000000,	   /* until a tracer (an ended one of ours, at best) lets go */
 };
+
+/* munmap of much memory on a busy machine takes its time. */
+static const uint64_t call_ns = 5000000000;
+/* Until some thread is fit; until a tracer (one of ours that has just ended, at best) lets go. */
+static const uint64_t patience_ns = 2000000000, traced_ns = 100000000;
 
 struct candidate {
 	pid_t tid;
@@ -33,12 +38,15 @@ struct candidate {
 struct candidates {
 	VEC(struct candidate) v;
 	struct process *process;
+	size_t good; /* that would not notice */
+	bool all;    /* do not stop at enough good ones */
 };
 
 struct borrow {
 	struct process *process;
 	struct tracer *tracer;
 	struct regs_gadgets gadgets;
+	struct regs_xsave xsave;
 	struct maps maps;
 	void (*hook)(void *arg, int step);
 	void *hook_arg;
@@ -116,8 +124,8 @@ static bool add_candidate(void *arg, pid_t tid)
 	if (n == -ESRCH || n == -ENOENT || n == 0)
 		return true;
 	struct candidate c = {.tid = tid, .rank = n < 0 ? 100 : rank(text)};
-	/* Some hundred are enough to choose from. */
-	return vec_push(&list->v, c) && list->v.n < 512;
+	list->good += c.rank <= 10 * SYSCALL_COST_RESTART;
+	return vec_push(&list->v, c) && list->v.n < MOST && (list->all || list->good < ENOUGH);
 }
 
 static int compare_candidates(const void *a, const void *b)
@@ -127,11 +135,12 @@ static int compare_candidates(const void *a, const void *b)
 	return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
-static struct suture_error *list_candidates(struct process *p, struct candidates *list)
+static struct suture_error *list_candidates(struct process *p, bool all, struct candidates *list)
 {
 	_cleanup_close_ int fd = openat(p->dir_fd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	list->process = p;
+	list->all = all;
 	int err = fd < 0 ? -errno : proc_each_tid(fd, add_candidate, list);
 	if (err == -ESRCH || err == -ENOENT)
 		return process_gone(p);
@@ -217,20 +226,11 @@ static struct suture_error *lost(const struct injection *in)
 		in->nr, in->tid, in->process->pid, in->process->comm);
 }
 
-/* Everything that was told to stop, or was begun, is let go by the tracer's end. */
-static struct suture_error *new_tracer(struct borrow *b)
-{
-	tracer_destroy(take(b->tracer));
-	TRY(tracer_create(&b->tracer));
-	tracer_hurry(b->tracer);
-	return NULL;
-}
-
 static struct suture_error *attempt(struct borrow *b, struct injection *in, struct reasons *reasons)
 {
 	struct process *p = b->process;
 
-	tracer_call(b->tracer, inject, in);
+	TRY(tracer_call(b->tracer, inject, in, monotonic_ns() + call_ns));
 	if (in->held_ns > b->longest_ns)
 		b->longest_ns = in->held_ns;
 	switch (in->outcome) {
@@ -246,16 +246,16 @@ static struct suture_error *attempt(struct borrow *b, struct injection *in, stru
 		break;
 	case INJECT_STRAGGLER:
 		reasons->straggler++;
-		TRY(new_tracer(b));
+		tracer_renew(b->tracer);
 		break;
 	case INJECT_EXEC:
 		return error_create(SUTURE_ERROR_NO_PROCESS,
 			"process %d (%s) has executed another program", p->pid, p->comm);
 	case INJECT_LOST:
-		TRY(new_tracer(b));
+		tracer_renew(b->tracer);
 		return lost(in);
 	case INJECT_ERROR:
-		suture_error_destroy(new_tracer(b));
+		tracer_renew(b->tracer);
 		return in->err;
 	}
 	reasons->tid = in->tid;
@@ -285,9 +285,10 @@ static struct suture_error *nobody(const struct process *p, const struct reasons
 		"try again");
 }
 
-/* Each thread once, best first. in->outcome says whether one has done it. */
+/* Each thread (or each of some good ones) once, best first. in->outcome says whether one has done
+ * it. */
 static struct suture_error *one_round(
-	struct borrow *b, struct injection *in, struct reasons *reasons)
+	struct borrow *b, struct injection *in, bool all, struct reasons *reasons)
 {
 	struct candidates list = {};
 	struct maps maps;
@@ -299,7 +300,7 @@ static struct suture_error *one_round(
 	b->maps = maps;
 	in->maps = &b->maps;
 	find_scratch(b, in);
-	err = list_candidates(b->process, &list);
+	err = list_candidates(b->process, all, &list);
 	for (size_t i = 0; i < list.v.n && !err; i++) {
 		in->tid = list.v.at[i].tid;
 		err = attempt(b, in, reasons);
@@ -315,6 +316,7 @@ struct suture_error *borrow_syscall(struct borrow *b, long nr, const uint64_t ar
 	struct injection in = {
 		.process = b->process,
 		.gadgets = &b->gadgets,
+		.xsave = &b->xsave,
 		.nr = nr,
 		.scratch_mark = scratch_mark,
 		.hook = b->hook,
@@ -322,18 +324,16 @@ struct suture_error *borrow_syscall(struct borrow *b, long nr, const uint64_t ar
 	};
 	uint64_t start = monotonic_ns(), patience;
 	useconds_t pause = 100;
+	unsigned int rounds = 0;
 	struct reasons reasons;
 
 	memcpy(in.args, args, sizeof(in.args));
-	if (!b->tracer)
-		TRY(tracer_create(&b->tracer));
 	do {
 		reasons = (struct reasons){};
 		TRY(process_alive(b->process));
 		tracer_hurry(b->tracer);
-		struct suture_error *err = one_round(b, &in, &reasons);
-		if (b->tracer)
-			tracer_relax(b->tracer);
+		struct suture_error *err = one_round(b, &in, rounds++ > 0, &reasons);
+		tracer_relax(b->tracer);
 		if (err)
 			return error_wrap(err, "system call in the target");
 		if (in.outcome == INJECT_DONE) {
@@ -342,7 +342,7 @@ struct suture_error *borrow_syscall(struct borrow *b, long nr, const uint64_t ar
 		}
 		usleep(pause);
 		pause = pause < 20000 ? pause * 2 : pause;
-		patience = reasons.traced ? TRACED_NS : PATIENCE_NS;
+		patience = reasons.traced ? traced_ns : patience_ns;
 	} while (!reasons.seccomp && monotonic_ns() - start < patience);
 	return nobody(b->process, &reasons);
 }
@@ -354,6 +354,7 @@ struct suture_error *borrow_begin(struct process *p, struct borrow **ret)
 	if (!b)
 		return error_nomem();
 	b->process = p;
+	regs_xsave_init(&b->xsave);
 	struct suture_error *err = process_maps(p, &b->maps);
 	if (!err)
 		err = find_gadgets(b);

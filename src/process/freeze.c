@@ -63,8 +63,8 @@ struct job {
 	struct suture_error *(*fn)(void *arg); /* to be called while all stand; may be NULL */
 	void *arg;
 	struct suture_error *resume_err;
-	bool straggler; /* a thread was told to stop and has not: only the tracer's end undoes that
-			 */
+	/* A thread was told to stop and has not: the tracer's end undoes that. */
+	bool straggler;
 };
 
 static struct private *private_of(struct freeze *f)
@@ -203,7 +203,7 @@ static struct suture_error *seize(struct process *p, struct thread *t, uint64_t 
 		uint64_t now = monotonic_ns();
 		if (process_tracer_of(p, t->tid) != getpid() || now > give_up || now > deadline_ns)
 			return cannot_seize(p, t->tid, err);
-		tracee_pause(round + 20);
+		tracee_pause(round);
 	}
 }
 
@@ -275,7 +275,7 @@ static struct suture_error *check_stoppable(struct job *job)
 				break;
 			if (monotonic_ns() > until)
 				return does_not_stop(f, t);
-			tracee_pause(round + 20);
+			tracee_pause(round);
 		}
 	}
 	return NULL;
@@ -309,8 +309,7 @@ static struct suture_error *stopped(struct freeze *f, struct thread *t)
 static struct suture_error *wait_stop(struct job *job, struct thread *t)
 {
 	struct freeze *f = job->f;
-	struct stop stop =
-		tracee_wait_in_turn(t->tid, f->process->pid, f->stopped_at_ns, job->deadline_ns);
+	struct stop stop = tracee_wait(t->tid, f->process->pid);
 
 	t->state_ = STATE(stop) | INTERRUPTED;
 	if (stop.kind == STOP_NONE)
@@ -349,22 +348,24 @@ static struct suture_error *interrupt_and_wait(struct job *job, size_t from)
 	return NULL;
 }
 
+/* Everything that comes before the first interrupt. The look takes longest, seized threads wait for
+ * nobody then. */
 static struct suture_error *prepare(struct job *job)
 {
 	struct freeze *f = job->f;
-	size_t known;
+	size_t known = 0;
 
 	list_clear(f);
-	for (int round = 0; round < LIST_ROUNDS; round++) {
-		known = f->threads.n;
-		TRY(list_more(job));
-		if (f->threads.n == known)
-			break;
-		TRY(seize_new(job));
-	}
+	TRY(list_more(job));
 	TRY(check_stoppable(job));
 	if (private_of(f)->hook)
 		private_of(f)->hook(private_of(f)->hook_arg);
+	for (int round = 0; round < LIST_ROUNDS && known < f->threads.n; round++) {
+		known = f->threads.n;
+		TRY(seize_new(job));
+		TRY(list_more(job));
+	}
+	TRY(seize_new(job));
 	/* After seizing: from here on an execve is seen as a stop. */
 	return process_alive(f->process);
 }
@@ -503,6 +504,7 @@ static void run_job(void *arg)
 	stop_job(job);
 	if (job->err)
 		return;
+	tracer_in_time();
 	job->err = job->fn(job->arg);
 	job->resume_err = let_all_go(job->f);
 }
@@ -552,17 +554,13 @@ static struct suture_error *stop_and(struct freeze *f, void (*work)(void *arg), 
 	if (f->frozen)
 		return error_create(
 			SUTURE_ERROR_INTERNAL, "process %d is already frozen", f->process->pid);
-	if (!pr->tracer)
-		TRY(tracer_create(&pr->tracer));
 	tracer_hurry(pr->tracer);
-	tracer_call(pr->tracer, work, job);
+	struct suture_error *err = tracer_call(pr->tracer, work, job, job->deadline_ns);
 	if (!f->frozen)
 		tracer_relax(pr->tracer);
-	if (job->straggler) {
-		tracer_destroy(pr->tracer);
-		pr->tracer = NULL;
-	}
-	return job->err;
+	if (job->straggler)
+		tracer_renew(pr->tracer);
+	return err ? err : job->err;
 }
 
 struct suture_error *freeze_stop(struct freeze *f, uint64_t deadline_ns)
@@ -590,9 +588,9 @@ struct suture_error *freeze_resume(struct freeze *f)
 	if (!f->frozen)
 		return error_create(
 			SUTURE_ERROR_INTERNAL, "process %d is not frozen", f->process->pid);
-	tracer_call(pr->tracer, resume_job, &job);
+	struct suture_error *err = tracer_call(pr->tracer, resume_job, &job, UINT64_MAX);
 	tracer_relax(pr->tracer);
-	return job.err;
+	return err ? err : job.err;
 }
 
 void freeze_comm(struct freeze *f, struct thread *t)

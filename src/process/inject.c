@@ -50,8 +50,6 @@
 #endif
 
 enum {
-	STOP_NS = 30000000,	/* a thread that needs longer to stop is not the right one */
-	CALL_NS = 5000000000,	/* munmap of much memory on a busy machine takes its time */
 	STACK_MARGIN = 1024,	/* bytes left free below the frame */
 	HANDLER_DEPTH = 32768,	/* bytes of stack looked at for a signal frame */
 	NT_X86_XSTATE_ = 0x202, /* elf.h of old C libraries lacks it */
@@ -80,21 +78,28 @@ static void failed(struct injection *in, int err, const char *what)
 
 /* ---- taking hold of the thread ---- */
 
-static bool has_seccomp(const struct process *p, pid_t tid)
+/* false: it is in uninterruptible sleep, and would not stop. */
+static bool look_before(const struct injection *in, bool *seccomp)
 {
 	char path[64], text[PROC_SMALL];
-	uint64_t mode;
+	uint64_t mode = 0;
 
-	snprintf(path, sizeof(path), "task/%d/status", tid);
-	return proc_read_small(p->dir_fd, path, text, sizeof(text)) > 0 &&
-	       proc_status_number(text, "Seccomp", 10, &mode) && mode;
+	snprintf(path, sizeof(path), "task/%d/status", in->tid);
+	if (proc_read_small(in->process->dir_fd, path, text, sizeof(text)) < 0)
+		return true;
+	*seccomp = proc_status_number(text, "Seccomp", 10, &mode) && mode;
+	return !strstr(text, "\nState:\tD");
 }
 
 static bool hold(struct injection *in)
 {
 	unsigned long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC;
-	bool seccomp = has_seccomp(in->process, in->tid);
+	bool seccomp = false;
 
+	if (!look_before(in, &seccomp)) {
+		in->outcome = INJECT_UNFIT;
+		return false;
+	}
 	if (seccomp)
 		options |= PTRACE_O_SUSPEND_SECCOMP;
 	int err = tracee_seize(in->tid, options);
@@ -129,18 +134,9 @@ static void release(struct injection *in, struct stop stop, enum inject_outcome 
 		in->outcome = why;
 }
 
-static bool stop_thread(struct injection *in, struct saved *saved)
+/* Read it, hide the stop; let it go when it is not fit. */
+static bool has_stopped(struct injection *in, struct saved *saved)
 {
-	pid_t tgid = in->process->pid;
-	int err = tracee_interrupt(in->tid);
-
-	if (err < 0 && err != -ESRCH) {
-		failed(in, err, "interrupt");
-		return false;
-	}
-	saved->stop = tracee_wait(in->tid, tgid, monotonic_ns() + STOP_NS);
-	if (saved->stop.kind == STOP_NONE)
-		saved->stop = tracee_wait_longer(in->process, in->tid);
 	switch (saved->stop.kind) {
 	case STOP_NONE:
 		in->outcome = INJECT_STRAGGLER;
@@ -154,7 +150,7 @@ static bool stop_thread(struct injection *in, struct saved *saved)
 	default:
 		break;
 	}
-	err = tracee_getregs(in->tid, &saved->regs);
+	int err = tracee_getregs(in->tid, &saved->regs);
 	if (!err && regs_hide_interrupt(&saved->regs))
 		err = tracee_setregs(in->tid, &saved->regs);
 	if (err < 0) {
@@ -167,6 +163,21 @@ static bool stop_thread(struct injection *in, struct saved *saved)
 		return false;
 	}
 	return true;
+}
+
+static bool stop_thread(struct injection *in, struct saved *saved)
+{
+	pid_t tgid = in->process->pid;
+	int err = tracee_interrupt(in->tid);
+
+	if (err < 0 && err != -ESRCH) {
+		failed(in, err, "interrupt");
+		return false;
+	}
+	saved->stop = tracee_wait(in->tid, tgid);
+	if (saved->stop.kind == STOP_NONE)
+		saved->stop = tracee_wait_longer(in->process, in->tid);
+	return has_stopped(in, saved);
 }
 
 /* ---- where the frame goes ---- */
@@ -223,13 +234,13 @@ static bool build_frame(struct injection *in, const struct saved *saved, const u
 
 	if (stack &&
 		regs_frame_build(frame, regs->rsp - REGS_RED_ZONE, regs, saved->sigmask, xstate,
-			xstate_size, in->gadgets) &&
+			xstate_size, in->xsave, in->gadgets) &&
 		frame->base >= stack->start + STACK_MARGIN)
 		return true;
 	remote_addr scratch = in->tid == in->process->pid ? in->main_scratch : in->scratch;
 	if (!scratch ||
 		!regs_frame_build(frame, scratch + INJECT_SCRATCH, regs, saved->sigmask, xstate,
-			xstate_size, in->gadgets) ||
+			xstate_size, in->xsave, in->gadgets) ||
 		frame->base < scratch + INJECT_SCRATCH_MARK)
 		return false;
 	struct suture_error *err =
@@ -304,14 +315,14 @@ static bool prepare_frame(struct injection *in, struct saved *saved, struct regs
 /* ---- the call ---- */
 
 /* Resume until the next system-call stop. Stops of job control are passed through. */
-static struct stop next_syscall_stop(struct injection *in, uint64_t deadline)
+static struct stop next_syscall_stop(struct injection *in)
 {
 	struct stop stop;
 
 	for (int i = 0; i < 16; i++) {
 		if (ptrace(PTRACE_SYSCALL, in->tid, NULL, NULL) < 0)
 			return (struct stop){STOP_GONE, 0};
-		stop = tracee_wait(in->tid, in->process->pid, deadline);
+		stop = tracee_wait(in->tid, in->process->pid);
 		if (stop.kind != STOP_EVENT && stop.kind != STOP_GROUP)
 			return stop;
 	}
@@ -375,7 +386,7 @@ static struct stop enter(
 	if (set_sigmask(in, ~(uint64_t)0) < 0)
 		return stop;
 	step(in, 3);
-	stop = next_syscall_stop(in, monotonic_ns() + CALL_NS);
+	stop = next_syscall_stop(in);
 	if (stop.kind != STOP_SYSCALL)
 		return stop;
 	step(in, 4);
@@ -399,7 +410,7 @@ static void call(struct injection *in, struct saved *saved, const struct regs_fr
 		return;
 	}
 	step(in, 5);
-	stop = next_syscall_stop(in, monotonic_ns() + CALL_NS);
+	stop = next_syscall_stop(in);
 	if (stop.kind != STOP_SYSCALL) {
 		off_the_path(in, saved, stop);
 		return;

@@ -26,6 +26,7 @@ struct injection {
 	struct process *process;
 	const struct maps *maps; /* young enough: taken just before */
 	const struct regs_gadgets *gadgets;
+	const struct regs_xsave *xsave;
 	pid_t tid;
 	long nr;
 	uint64_t args[6];

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One traced thread: see tracee.h. */
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -10,12 +9,11 @@
 
 #include "process/internal.h"
 #include "process/tracee.h"
+#include "process/tracer.h"
 
 #ifndef PTRACE_EVENT_STOP
 #define PTRACE_EVENT_STOP 128
 #endif
-
-enum { NAP_MAX_NS = 1000000 };
 
 static struct stop classify(int status)
 {
@@ -32,13 +30,12 @@ static struct stop classify(int status)
 	return (struct stop){STOP_SIGNAL, sig};
 }
 
-struct stop tracee_look(pid_t tid, pid_t tgid)
+static struct stop look(pid_t tid, pid_t tgid, int how)
 {
-	const int how = WSTOPPED | WEXITED | WNOHANG | __WALL;
 	siginfo_t si = {};
 
-	if (waitid(P_PID, (id_t)tid, &si, how | WNOWAIT) < 0)
-		return (struct stop){STOP_GONE, 0};
+	if (waitid(P_PID, (id_t)tid, &si, WSTOPPED | WEXITED | WNOWAIT | __WALL | how) < 0)
+		return (struct stop){errno == EINTR ? STOP_NONE : STOP_GONE, 0};
 	if (!si.si_pid)
 		return (struct stop){STOP_NONE, 0};
 	if (si.si_code == CLD_TRAPPED || si.si_code == CLD_STOPPED)
@@ -49,59 +46,49 @@ struct stop tracee_look(pid_t tid, pid_t tgid)
 	return (struct stop){STOP_GONE, 0};
 }
 
+struct stop tracee_look(pid_t tid, pid_t tgid)
+{
+	return look(tid, tgid, WNOHANG);
+}
+
+struct stop tracee_wait(pid_t tid, pid_t tgid)
+{
+	struct stop stop = {STOP_NONE, 0};
+
+	/*
+	 * Sleeping in the kernel until this very thread stops is what costs least: polling from a
+	 * raised priority takes the processor away from those that are to stop.
+	 */
+	while (stop.kind == STOP_NONE && !tracer_is_late())
+		stop = look(tid, tgid, 0);
+	return stop.kind == STOP_NONE ? tracee_look(tid, tgid) : stop;
+}
+
 void tracee_pause(unsigned int round)
 {
-	struct timespec ts = {.tv_nsec = 10000};
+	struct timespec ts = {.tv_nsec = 50000};
 
-	if (round < 20) {
-		sched_yield();
-		return;
-	}
-	if (round > 200)
-		ts.tv_nsec = round > 1000 ? 1000000 : 100000;
+	if (round > 20)
+		ts.tv_nsec = round > 100 ? 2000000 : 500000;
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
-}
-
-struct stop tracee_wait_in_turn(pid_t tid, pid_t tgid, uint64_t since_ns, uint64_t deadline_ns)
-{
-	for (;;) {
-		struct stop stop = tracee_look(tid, tgid);
-		uint64_t now = monotonic_ns(), nap = (now - since_ns) / 8;
-
-		if (stop.kind != STOP_NONE || now > deadline_ns)
-			return stop;
-		if (nap > NAP_MAX_NS)
-			nap = NAP_MAX_NS;
-		clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = (long)nap}, NULL);
-	}
-}
-
-struct stop tracee_wait(pid_t tid, pid_t tgid, uint64_t deadline_ns)
-{
-	for (unsigned int round = 0;; round++) {
-		struct stop stop = tracee_look(tid, tgid);
-
-		if (stop.kind != STOP_NONE || (round % 8 == 7 && monotonic_ns() > deadline_ns))
-			return stop;
-		tracee_pause(round);
-	}
 }
 
 struct stop tracee_wait_longer(const struct process *p, pid_t tid)
 {
-	enum { LOOKS = 5, LOOK_NS = 10000000 };
+	enum { SLEEPS = 50 };
 	uint64_t end = monotonic_ns() + 30000000000u;
 	int asleep = 0;
 
-	/* Seen asleep several times in a row: not a short wait for a page or a disk. */
-	while (asleep < LOOKS && monotonic_ns() < end) {
-		struct stop stop = tracee_wait(tid, p->pid, monotonic_ns() + LOOK_NS);
+	/* Seen asleep many times in a row: not a short wait for a page or a disk. */
+	for (unsigned int round = 0; asleep < SLEEPS && monotonic_ns() < end; round++) {
+		struct stop stop = tracee_look(tid, p->pid);
 		struct proc_stat stat;
 
 		if (stop.kind != STOP_NONE)
 			return stop;
 		bool is_asleep = proc_stat_read(p->dir_fd, tid, &stat) == 0 && stat.state == 'D';
 		asleep = is_asleep ? asleep + 1 : 0;
+		tracee_pause(round);
 	}
 	return tracee_look(tid, p->pid);
 }

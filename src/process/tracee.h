@@ -34,15 +34,8 @@ struct stop {
 
 /* tgid: of the target; the status of its main thread is its parent's and is never collected. */
 struct stop tracee_look(pid_t tid, pid_t tgid);
-/* Wait until it stops or is gone; STOP_NONE when CLOCK_MONOTONIC passed deadline_ns. */
-struct stop tracee_wait(pid_t tid, pid_t tgid, uint64_t deadline_ns);
-/*
- * The same for one of many threads that were told to stop together at since_ns. Between looks it
- * sleeps, an eighth of the time that passed and at most 1 ms: that adds little, and leaves the
- * processor to those who are awaited. (Under SCHED_FIFO giving way is no use, and each of many
- * short sleeps would let one thread run and cost more than that thread needs.)
- */
-struct stop tracee_wait_in_turn(pid_t tid, pid_t tgid, uint64_t since_ns, uint64_t deadline_ns);
+/* Wait until it stops or is gone; STOP_NONE when the tracer is late. */
+struct stop tracee_wait(pid_t tid, pid_t tgid);
 /*
  * Wait on behind a deadline, as long as nothing but a processor is missing: a thread that has been
  * told to stop and is let go before it does may see EINTR. STOP_NONE when it is in uninterruptible
@@ -63,7 +56,7 @@ int tracee_detach(pid_t tid, struct stop stop);
 int tracee_getregs(pid_t tid, struct user_regs_struct *regs);
 int tracee_setregs(pid_t tid, const struct user_regs_struct *regs);
 
-/* The waiting between two looks, growing: give way first, then sleep. round counts from 0. */
+/* A pause between two looks at something, growing with `round`, which counts from 0. */
 void tracee_pause(unsigned int round);
 
 #endif

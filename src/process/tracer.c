@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "process/tracer.h"
@@ -18,6 +19,10 @@ enum {
 
 struct tracer {
 	pthread_t thread;
+	bool started;
+	atomic_bool late;  /* the deadline of this call has passed */
+	atomic_bool hasty; /* it has a deadline to meet yet */
+	int kick;	   /* signal that ends its sleep; 0: none was free */
 	sem_t request, done;
 	void (*fn)(void *arg); /* NULL: end */
 	void *arg;
@@ -26,14 +31,28 @@ struct tracer {
 	struct sched_param caller_param;
 };
 
-static void wait_for(sem_t *sem, int spins)
+/* ---- in the tracer ---- */
+
+static _Thread_local struct tracer *self;
+
+bool tracer_is_late(void)
 {
-	for (int i = 0; i < spins; i++) {
-		if (sem_trywait(sem) == 0)
+	return atomic_load(&self->late);
+}
+
+void tracer_in_time(void)
+{
+	atomic_store(&self->hasty, false);
+}
+
+static void wait_for_request(struct tracer *t)
+{
+	for (int i = 0; i < SPINS; i++) {
+		if (sem_trywait(&t->request) == 0)
 			return;
 		__builtin_ia32_pause();
 	}
-	while (sem_wait(sem) < 0)
+	while (sem_wait(&t->request) < 0)
 		; /* EINTR */
 }
 
@@ -41,10 +60,11 @@ static void *run(void *arg)
 {
 	struct tracer *t = arg;
 
+	self = t;
 	/* Short sleeps while threads stop: without this the kernel adds 50 us to each. */
 	prctl(PR_SET_TIMERSLACK, 1);
 	for (;;) {
-		wait_for(&t->request, SPINS);
+		wait_for_request(t);
 		if (!t->fn)
 			return NULL;
 		t->fn(t->arg);
@@ -52,35 +72,71 @@ static void *run(void *arg)
 	}
 }
 
+/* ---- its life ---- */
+
+/*
+ * A real-time signal without a handler that is not blocked (a blocked one may be waited for): if it
+ * came from elsewhere it would end the program, with this thread or without.
+ */
+static int free_signal(const sigset_t *blocked)
+{
+	struct sigaction sa;
+
+	for (int sig = SIGRTMAX; sig >= SIGRTMIN; sig--)
+		if (!sigismember(blocked, sig) && sigaction(sig, NULL, &sa) == 0 &&
+			!(sa.sa_flags & SA_SIGINFO) && sa.sa_handler == SIG_DFL)
+			return sig;
+	return 0;
+}
+
 /*
  * Signals are for the caller's threads. SIGCHLD, sent for every stop, would wake one of them each
  * time if it was blocked here and merely ignored there: where it is ignored, leave it so.
  */
-static void signal_mask(sigset_t *set)
+static void signal_mask(int kick, sigset_t *set)
 {
 	struct sigaction chld;
 
 	sigfillset(set);
+	if (kick)
+		sigdelset(set, kick);
 	if (sigaction(SIGCHLD, NULL, &chld) == 0 &&
 		(chld.sa_handler == SIG_DFL || chld.sa_handler == SIG_IGN))
 		sigdelset(set, SIGCHLD);
 }
 
-static int start(struct tracer *t)
+static void set_priority(struct tracer *t, bool high)
+{
+	struct sched_param param = {.sched_priority = high ? 1 : 0};
+
+	if (t->started)
+		pthread_setschedparam(t->thread, high ? SCHED_FIFO : SCHED_OTHER, &param);
+}
+
+static struct suture_error *start(struct tracer *t)
 {
 	sigset_t blocked, before;
 	pthread_attr_t attr;
-	int err = pthread_attr_init(&attr);
 
+	if (t->started)
+		return NULL;
+	int err = pthread_attr_init(&attr);
+	if (!err) {
+		pthread_attr_setstacksize(&attr, STACK_SIZE);
+		pthread_sigmask(SIG_SETMASK, NULL, &before);
+		t->kick = free_signal(&before);
+		signal_mask(t->kick, &blocked);
+		pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+		err = pthread_create(&t->thread, &attr, run, t);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+		pthread_attr_destroy(&attr);
+	}
 	if (err)
-		return err;
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	signal_mask(&blocked);
-	pthread_sigmask(SIG_SETMASK, &blocked, &before);
-	err = pthread_create(&t->thread, &attr, run, t);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	return err;
+		return error_errno(err, "cannot start the tracer thread");
+	t->started = true;
+	if (t->hurried)
+		set_priority(t, true);
+	return NULL;
 }
 
 struct suture_error *tracer_create(struct tracer **ret)
@@ -91,13 +147,22 @@ struct suture_error *tracer_create(struct tracer **ret)
 		return error_nomem();
 	sem_init(&t->request, 0, 0);
 	sem_init(&t->done, 0, 0);
-	int err = start(t);
-	if (err) {
-		free(t);
-		return error_errno(err, "cannot start the tracer thread");
-	}
-	*ret = t;
-	return NULL;
+	struct suture_error *err = start(t);
+	if (err)
+		tracer_destroy(t);
+	else
+		*ret = t;
+	return err;
+}
+
+void tracer_renew(struct tracer *t)
+{
+	if (!t->started)
+		return;
+	t->fn = NULL;
+	sem_post(&t->request);
+	pthread_join(t->thread, NULL);
+	t->started = false;
 }
 
 void tracer_destroy(struct tracer *t)
@@ -105,24 +170,74 @@ void tracer_destroy(struct tracer *t)
 	if (!t)
 		return;
 	tracer_relax(t);
-	t->fn = NULL;
-	sem_post(&t->request);
-	pthread_join(t->thread, NULL);
+	tracer_renew(t);
 	sem_destroy(&t->request);
 	sem_destroy(&t->done);
 	free(t);
 }
 
-void tracer_call(struct tracer *t, void (*fn)(void *arg), void *arg)
+/* ---- calls ---- */
+
+static uint64_t now(void)
 {
-	t->fn = fn;
-	t->arg = arg;
-	sem_post(&t->request);
-	wait_for(&t->done, 0);
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* SCHED_RESET_ON_FORK: nothing that the caller starts meanwhile inherits it. */
-static const int hurry_policy = SCHED_FIFO | SCHED_RESET_ON_FORK;
+static bool done_by(struct tracer *t, uint64_t deadline_ns)
+{
+	const struct timespec deadline = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000u),
+		.tv_nsec = (long)(deadline_ns % 1000000000u),
+	};
+
+	while (sem_clockwait(&t->done, CLOCK_MONOTONIC, &deadline) < 0)
+		if (errno == ETIMEDOUT)
+			return false;
+	return true;
+}
+
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+/* Wake it from whatever it sleeps in, again and again: it may have been about to fall asleep. */
+static void kick_until_done(struct tracer *t)
+{
+	enum { AGAIN_NS = 1000000 };
+	struct sigaction wake = {.sa_handler = nothing}, before;
+
+	if (!t->kick || sigaction(t->kick, &wake, &before) < 0) {
+		done_by(t, UINT64_MAX);
+		return;
+	}
+	do {
+		if (atomic_load(&t->hasty))
+			pthread_kill(t->thread, t->kick);
+	} while (!done_by(t, now() + AGAIN_NS));
+	sigaction(t->kick, &before, NULL);
+}
+
+struct suture_error *tracer_call(
+	struct tracer *t, void (*fn)(void *arg), void *arg, uint64_t deadline_ns)
+{
+	TRY(start(t));
+	t->fn = fn;
+	t->arg = arg;
+	atomic_store(&t->late, false);
+	atomic_store(&t->hasty, true);
+	sem_post(&t->request);
+	if (done_by(t, deadline_ns))
+		return NULL;
+	atomic_store(&t->late, true);
+	kick_until_done(t);
+	return NULL;
+}
+
+/* ---- priority ---- */
 
 void tracer_hurry(struct tracer *t)
 {
@@ -133,21 +248,20 @@ void tracer_hurry(struct tracer *t)
 	t->caller_policy = sched_getscheduler(0);
 	if (t->caller_policy < 0 || sched_getparam(0, &t->caller_param) < 0)
 		return;
-	/* Already real-time, or not permitted: leave both as they are. */
-	if (t->caller_policy == SCHED_FIFO || t->caller_policy == SCHED_RR ||
-		sched_setscheduler(0, hurry_policy, &param) < 0)
+	/* Real-time already, or not permitted: leave both as they are. */
+	int policy = t->caller_policy & ~SCHED_RESET_ON_FORK;
+	if ((policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE) ||
+		sched_setscheduler(0, SCHED_FIFO, &param) < 0)
 		return;
 	t->hurried = true;
-	pthread_setschedparam(t->thread, SCHED_FIFO, &param);
+	set_priority(t, true);
 }
 
 void tracer_relax(struct tracer *t)
 {
-	struct sched_param param = {.sched_priority = 0};
-
 	if (!t->hurried)
 		return;
 	t->hurried = false;
-	pthread_setschedparam(t->thread, SCHED_OTHER, &param);
+	set_priority(t, false);
 	sched_setscheduler(0, t->caller_policy, &t->caller_param);
 }

@@ -232,19 +232,27 @@ enum {
 	FEATURES_AMX = 3 << 17,
 };
 
-/* Bytes that these features need in the standard format (SDM vol. 1, 13.4). */
-static size_t xsave_size(uint64_t features)
+void regs_xsave_init(struct regs_xsave *xsave)
 {
-	size_t size = XSAVE_LEGACY + XSAVE_HEADER;
+	enum { LEAF = 0xd };
 
+	*xsave = (struct regs_xsave){};
 	for (unsigned int i = 2; i < 63; i++) {
 		unsigned int bytes, offset, c, d;
 
-		if (!(features >> i & 1) || !__get_cpuid_count(0xd, i, &bytes, &offset, &c, &d))
-			continue;
-		if (offset + bytes > size)
-			size = offset + bytes;
+		if (__get_cpuid_count(LEAF, i, &bytes, &offset, &c, &d))
+			xsave->end[i] = offset + bytes;
 	}
+}
+
+/* Bytes that these features need in the standard format (SDM vol. 1, 13.4). */
+static size_t xsave_size(const struct regs_xsave *xsave, uint64_t features)
+{
+	size_t size = XSAVE_LEGACY + XSAVE_HEADER;
+
+	for (unsigned int i = 2; i < 63; i++)
+		if ((features >> i & 1) && xsave->end[i] > size)
+			size = xsave->end[i];
 	return size;
 }
 
@@ -252,7 +260,8 @@ static size_t xsave_size(uint64_t features)
  * Turn ptrace's image of the vector state into a signal frame's: the kernel's magic numbers around
  * it (arch/x86/kernel/fpu/signal.c, check_xstate_in_sigframe). Returns its size, 0 if unknown.
  */
-static size_t fill_xstate(uint8_t *to, size_t room, const uint8_t *xstate, size_t size)
+static size_t fill_xstate(uint8_t *to, size_t room, const uint8_t *xstate, size_t size,
+	const struct regs_xsave *xsave)
 {
 	struct _fpx_sw_bytes sw = {.magic1 = FP_XSTATE_MAGIC1};
 	const uint32_t magic2 = FP_XSTATE_MAGIC2;
@@ -268,7 +277,7 @@ static size_t fill_xstate(uint8_t *to, size_t room, const uint8_t *xstate, size_
 	/* A thread that has no permission for AMX may not have room for it in a frame either. */
 	features &= ~((uint64_t)FEATURES_AMX & ~in_use);
 	in_use |= features & 1 << FEATURE_PKRU;
-	size_t need = xsave_size(features);
+	size_t need = xsave_size(xsave, features);
 	if (need > size || need + sizeof(magic2) > room)
 		return 0;
 	sw.extended_size = (uint32_t)(need + sizeof(magic2));
@@ -295,7 +304,7 @@ static size_t return_path(const struct regs_gadgets *gadgets, uint64_t words[3])
 }
 
 bool regs_frame_build(struct regs_frame *frame, uint64_t top, const struct user_regs_struct *regs,
-	uint64_t sigmask, const uint8_t *xstate, size_t xstate_size,
+	uint64_t sigmask, const uint8_t *xstate, size_t xstate_size, const struct regs_xsave *xsave,
 	const struct regs_gadgets *gadgets)
 {
 	/* Kernel's struct ucontext ends behind an 8-byte mask; glibc's goes on. */
@@ -306,8 +315,8 @@ bool regs_frame_build(struct regs_frame *frame, uint64_t top, const struct user_
 
 	_Static_assert(offsetof(ucontext_t, uc_sigmask) + 8 == CONTEXT, "struct ucontext");
 	/* base is 64-byte aligned, and so is the state at base + HEAD, as xrstor wants it. */
-	size_t state =
-		fill_xstate(frame->bytes + HEAD, sizeof(frame->bytes) - HEAD, xstate, xstate_size);
+	size_t state = fill_xstate(
+		frame->bytes + HEAD, sizeof(frame->bytes) - HEAD, xstate, xstate_size, xsave);
 	if (!state || top < HEAD + state + 64)
 		return false;
 	frame->size = HEAD + state;

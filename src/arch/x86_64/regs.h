@@ -66,6 +66,15 @@ struct regs_gadgets {
 };
 
 /*
+ * How far each feature's state reaches in the standard format of xsave. Asked once: in a virtual
+ * machine each CPUID costs microseconds.
+ */
+struct regs_xsave {
+	uint32_t end[63];
+};
+void regs_xsave_init(struct regs_xsave *xsave);
+
+/*
  * A signal frame that puts a thread back to some registers: what rt_sigreturn(2) reads, so that a
  * thread whose tracer was killed restores itself. A system call that the thread was inside of is
  * made again from its start then.
@@ -85,7 +94,7 @@ struct regs_frame {
  * has an unknown format.
  */
 bool regs_frame_build(struct regs_frame *frame, uint64_t top, const struct user_regs_struct *regs,
-	uint64_t sigmask, const uint8_t *xstate, size_t xstate_size,
+	uint64_t sigmask, const uint8_t *xstate, size_t xstate_size, const struct regs_xsave *xsave,
 	const struct regs_gadgets *gadgets);
 
 /*

@@ -70,10 +70,9 @@ static void kernel_thread(void **state)
 
 static void *report_tid(void *arg)
 {
-	(void)arg;
 	atomic_store(&shared->count[0], syscall(SYS_gettid));
-	idle(NULL);
-	return NULL;
+	idle(arg);
+	_exit(0);
 }
 
 static void two_threads(void *arg)
