@@ -204,6 +204,13 @@ static void nothing(int sig)
 	(void)sig;
 }
 
+/* On return from any system call pending signals are taken. */
+static void enter_kernel(void *arg)
+{
+	(void)arg;
+	sched_yield();
+}
+
 /* Wake it from whatever it sleeps in, again and again: it may have been about to fall asleep. */
 static void kick_until_done(struct tracer *t)
 {
@@ -218,6 +225,10 @@ static void kick_until_done(struct tracer *t)
 		if (atomic_load(&t->hasty))
 			pthread_kill(t->thread, t->kick);
 	} while (!done_by(t, now() + AGAIN_NS));
+	/* The last one may not have reached it yet, and without a handler it would kill us all. */
+	t->fn = enter_kernel;
+	sem_post(&t->request);
+	done_by(t, UINT64_MAX);
 	sigaction(t->kick, &before, NULL);
 }
 
