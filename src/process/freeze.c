@@ -30,9 +30,9 @@
 #include "process/tracer.h"
 
 enum {
-	LIST_ROUNDS = 8,	   /* before the first interrupt; more are made after it */
-	SETTLE_NS = 20000000,	   /* how long a thread may be uninterruptible at first sight */
-	TRACER_GONE_NS = 50000000, /* for a tracer thread of ours to let go after its end */
+	LIST_ROUNDS = 8,      /* before the first interrupt; more are made after it */
+	SETTLE_NS = 20000000, /* how long a thread may be uninterruptible at first sight */
+	SEIZE_NS = 50000000,  /* for a thread that cannot be seized, and should be */
 };
 
 /*
@@ -185,7 +185,7 @@ static struct suture_error *cannot_seize(const struct process *p, pid_t tid, int
 
 static struct suture_error *seize(struct process *p, struct thread *t, uint64_t deadline_ns)
 {
-	uint64_t give_up = monotonic_ns() + TRACER_GONE_NS;
+	uint64_t give_up = monotonic_ns() + SEIZE_NS;
 
 	for (unsigned int round = 0;; round++) {
 		/* TRACEEXEC: an execve from here on shows as a stop. */
@@ -199,9 +199,13 @@ static struct suture_error *seize(struct process *p, struct thread *t, uint64_t 
 		/* An execve by a thread that we have seized: this is the id it has now. */
 		if (tracee_is_mine(t->tid))
 			return exec_seen(p);
-		/* A tracer thread of ours that has ended may need a moment to let go. */
+		/*
+		 * A tracer thread of ours that has ended may need a moment to let go; an id that an
+		 * execve is passing on belongs to nobody for a moment.
+		 */
+		pid_t tracer = process_tracer_of(p, t->tid);
 		uint64_t now = monotonic_ns();
-		if (process_tracer_of(p, t->tid) != getpid() || now > give_up || now > deadline_ns)
+		if ((tracer && tracer != getpid()) || now > give_up || now > deadline_ns)
 			return cannot_seize(p, t->tid, err);
 		tracee_pause(round);
 	}
