@@ -88,6 +88,17 @@ static struct suture_error *locate_all(struct selection *sel)
 
 /* ---- what goes in ---- */
 
+/* Nothing tells whether the program has stored its address. */
+static void warn_of_old_copy(const struct assembly *as, const struct part *part, struct span *span)
+{
+	if (span->kind == SPAN_CONSTANT && !span->anonymous && span->twin && span->changed &&
+		!spans_equal(span->twin, span))
+		log_warning(as->ctx,
+			"constant %s of %s changed: code gets the new one, but pointers to it that "
+			"the program has stored keep leading to the old one",
+			SPAN_NAME(span), part->pair->unit->name);
+}
+
 static struct suture_error *carry(struct assembly *as, struct part *part, struct span *span)
 {
 	struct carried *c = &part->carried[span->index];
@@ -96,6 +107,7 @@ static struct suture_error *carry(struct assembly *as, struct part *part, struct
 		return NULL;
 	c->in = true;
 	TRY(refuse_span(part, span));
+	warn_of_old_copy(as, part, span);
 	return vec_push(&as->work, ((struct work){part, span})) ? NULL : error_nomem();
 }
 

@@ -1151,6 +1151,23 @@ def test_global_new_in_a_unit_of_data(cases):
     }, functions=["step"])
 
 
+def test_stored_pointers_to_a_changed_constant(cases):
+    """What the program stored before cannot be followed: the builder says so."""
+    made = cases.make(r"""
+N static int one(int n) { return n * 3 + (printf("1;") < 0); }
+N static int two(int n) { return n * 5 + (printf("2;") < 0); }
+struct ops { int (*f)(int); };
+-static const struct ops ops = {one};
++static const struct ops ops = {two};
+void *volatile kept;
+NC const struct ops *get(void) { kept = one; kept = two; return &ops; }
+void step(int n) { printf("%d", get()->f(n)); }
+""", flags=["-g", "-O2", "-w"])
+    said = cases.suture.ok(*cases.build(made)).err
+    assert "constant ops of prog.c changed" in said and "stored" in said
+    cases.applies(None, made=made, functions=["get"])
+
+
 # ---- thread-local variables that exist ----
 
 TLS = HEAD.replace("#include <stdlib.h>", "#include <stdlib.h>\n#include <pthread.h>") + r"""
