@@ -74,9 +74,9 @@ class Cases:
         made = made or self.make(source, **kwargs)
         self.suture.ok(*self.build(made, targets))
         after = made.build_after()
-        victim = self.spawn([made.program, *argv], env=env)
-        old = self.spawn([made.program, *argv], env=env)
-        new = self.spawn([after, *argv], env=env)
+        victim = self.spawn([made.program, *argv], env=env, cwd=made.dir)
+        old = self.spawn([made.program, *argv], env=env, cwd=made.dir)
+        new = self.spawn([after, *argv], env=env, cwd=made.dir)
         lines = [str(i) for i in range(3 * asks)]
 
         def ask(program, some):
