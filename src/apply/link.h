@@ -14,7 +14,7 @@
  *	guard ---
  *
  * Order of use: link_create (binds every symbol), link_find_functions, link_layout, place each
- *payload (payload.start), link_relocate. The target is only read.
+ * payload (payload.start), link_relocate. The target is only read.
  */
 #ifndef APPLY_LINK_H
 #define APPLY_LINK_H

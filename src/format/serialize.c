@@ -9,7 +9,7 @@
  *	section header table
  *
  * The header table is last so that a file cut short anywhere is recognised as such. It is written
- *by hand and not through libelf because that one writes to files only, and because the bytes must
+ * by hand and not through libelf because that one writes to files only, and because the bytes must
  * depend on nothing but the patch.
  */
 #include <elf.h>

@@ -4,7 +4,7 @@
  *
  * The thread is stopped, sent through a `syscall` instruction that its program has anyway (no code
  * is written), held again at the exit of the call, given back all its registers and let go. Only
- *the kernel runs meanwhile, so vector and x87 registers never change. The general registers include
+ * the kernel runs meanwhile, so vector and x87 registers never change. The general registers include
  * orig_rax and the kernel's private result (-ERESTART...): as the thread leaves the stop, the
  * kernel goes on with the system call that it was in, or delivers a signal that has come,
  * exactly as if we had not been there.
@@ -12,18 +12,22 @@
  * Being killed. When this program dies, the kernel lets the thread go where it stands: somewhere on
  * the way through our system call. So a signal frame lies ready below its red zone, and the
  * instruction behind `syscall` is a `ret` that leads into rt_sigreturn(2) with that frame: left
- *alone, the thread restores its registers, its vector state and its signal mask by itself. Step by
- *step, "killed here" means: seized, interrupted, looked at	nothing was changed frame written
- *it lies in memory that nobody uses
- *   registers set			the thread calls rt_sigreturn at once and is back
- *   at the entry of the call		the same, until the call's number is in the registers; then
- *it makes the call, and is back at the exit of the call		it is back registers
- *restored			it is back Left alone in this way, a system call that it was blocked
- *in is made again from its start (ptrace would have kept a timeout and would have noticed a signal
- *that came just then).
+ * alone, the thread restores its registers, its vector state and its signal mask by itself. Step by
+ * step, "killed here" means:
+ *
+ *   - seized, interrupted, looked at: nothing was changed;
+ *   - frame written: it lies in memory that nobody uses;
+ *   - registers set: the thread calls rt_sigreturn at once and is back;
+ *   - at the entry of the call: the same, until the call's number is in the registers; then it
+ *     makes the call, and is back;
+ *   - at the exit of the call: it is back;
+ *   - registers restored: it is back.
+ *
+ * Left alone in this way, a system call that it was blocked in is made again from its start (ptrace
+ * would have kept a timeout and would have noticed a signal that came just then).
  *
  * No SIGTRAP is ever generated: single steps and breakpoints would kill the thread if we died,
- *system call stops do not (with TRACESYSGOOD; without it, the kernel would send one).
+ * system call stops do not (with TRACESYSGOOD; without it, the kernel would send one).
  *
  * All signals are blocked on the way, so that none is delivered to a thread that is not where it
  * seems to be. They wait in their queues. The frame and the normal way back both restore the mask.
