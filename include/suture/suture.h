@@ -240,6 +240,10 @@ struct suture_listing {
 	size_t n_patches;
 };
 
+/*
+ * With LEDGER (a record in the target is damaged) *ret is set all the same: the patches whose records
+ * can be read.
+ */
 SUTURE_API SUTURE_MUST_USE struct suture_error *suture_list(
 	struct suture *ctx, pid_t pid, struct suture_listing **ret);
 SUTURE_API void suture_listing_destroy(struct suture_listing *listing);

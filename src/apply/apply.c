@@ -14,6 +14,8 @@
 #define DEFAULT_TIMEOUT 10.0
 #define TIMEOUT_MAX	(365.0 * 86400)
 
+#define CHECK_LOCK_NS 2000000000ULL
+
 enum { PLACE_TRIES = 5 };
 
 static uint64_t deadline(const struct suture_apply_options *options)
@@ -40,11 +42,11 @@ static struct suture_error *finish(struct suture_report *report, uint64_t starte
 static struct suture_error *check(
 	struct suture *ctx, const struct patch *patch, pid_t pid, struct suture_report *report)
 {
-	_cleanup_(process_closep) struct process *process = NULL;
+	_cleanup_(process_closep) struct process *lock = NULL, *process = NULL;
 	_cleanup_(target_destroyp) struct target *target = NULL;
 	_cleanup_(plan_destroyp) struct plan *plan = NULL;
 
-	TRY(process_open(pid, true, &process));
+	TRY(target_open(pid, monotonic_ns() + CHECK_LOCK_NS, &lock, &process));
 	report_process(report, process);
 	TRY(target_look(ctx, process, &target));
 	TRY(plan_create(target, patch, &plan));
@@ -141,14 +143,13 @@ static struct suture_error *back_out(struct plan *plan, struct suture_error *err
 static struct suture_error *apply(struct suture *ctx, const struct patch *patch, pid_t pid,
 	uint64_t deadline_ns, struct suture_report *report)
 {
-	_cleanup_(process_closep) struct process *process = NULL;
+	_cleanup_(process_closep) struct process *lock = NULL, *process = NULL;
 	_cleanup_(target_destroyp) struct target *target = NULL;
 	_cleanup_(plan_destroyp) struct plan *plan = NULL;
 	_cleanup_free_ char *undone = NULL;
 
-	TRY(process_open(pid, true, &process));
+	TRY(target_open(pid, deadline_ns, &lock, &process));
 	report_process(report, process);
-	TRY(target_lock(process, deadline_ns));
 	const struct recovery recovery = {ctx, process, deadline_ns, report};
 	TRY(look_and_recover(&recovery, &target, &undone));
 	TRY(plan_create(target, patch, &plan));
@@ -189,13 +190,12 @@ static struct suture_error *not_applied(
 static struct suture_error *revert(struct suture *ctx, const char *name, pid_t pid,
 	uint64_t deadline_ns, struct suture_report *report)
 {
-	_cleanup_(process_closep) struct process *process = NULL;
+	_cleanup_(process_closep) struct process *lock = NULL, *process = NULL;
 	_cleanup_(target_destroyp) struct target *target = NULL;
 	_cleanup_free_ char *undone = NULL;
 
-	TRY(process_open(pid, true, &process));
+	TRY(target_open(pid, deadline_ns, &lock, &process));
 	report_process(report, process);
-	TRY(target_lock(process, deadline_ns));
 	const struct recovery recovery = {ctx, process, deadline_ns, report};
 	TRY(look_and_recover(&recovery, &target, &undone));
 	const struct ledger *ledger = ledgers_find(&target->ledgers, name);

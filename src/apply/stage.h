@@ -16,8 +16,8 @@
 struct suture_error *stage(struct plan *plan, bool *taken) MUST_USE;
 
 /*
- * Unmap the payloads of a record, the one that holds the record last. No detour may lead to them and
- * no thread may be in them. What is not there any more is passed over.
+ * Unmap the payloads of a record, the one that holds the record last. No detour may lead to them
+ * and no thread may be in them. What is not there any more is passed over.
  */
 struct suture_error *unstage(struct process *process, const struct ledger *ledger) MUST_USE;
 

@@ -30,7 +30,7 @@ void hex_format(char *ret, const uint8_t *bytes, size_t size)
 	*ret = '\0';
 }
 
-struct suture_error *target_lock(struct process *process, uint64_t deadline_ns)
+static struct suture_error *lock_memory(struct process *process, uint64_t deadline_ns)
 {
 	const struct timespec pause = {.tv_nsec = 2000000};
 
@@ -45,6 +45,18 @@ struct suture_error *target_lock(struct process *process, uint64_t deadline_ns)
 				"wait for it, or give more --timeout");
 		nanosleep(&pause, NULL);
 	}
+	return NULL;
+}
+
+struct suture_error *target_open(
+	pid_t pid, uint64_t deadline_ns, struct process **ret_lock, struct process **ret)
+{
+	_cleanup_(process_closep) struct process *lock = NULL;
+
+	TRY(process_open(pid, false, &lock));
+	TRY(lock_memory(lock, deadline_ns));
+	TRY(process_open(pid, true, ret));
+	*ret_lock = take(lock);
 	return NULL;
 }
 

@@ -59,10 +59,12 @@ const char *path_base(const char *path);
 void hex_format(char *ret, const uint8_t *bytes, size_t size);
 
 /*
- * One suture at a time works on a process: a lock on its /proc/PID/mem, which only those can open
- * who may patch it. Waits until deadline_ns (CLOCK_MONOTONIC); BUSY when another one still holds
- * it. Released by process_close().
+ * Open a process to work on it, as the only suture that does: a lock on its /proc/PID/mem, which
+ * only those can open who may patch it. Waits until deadline_ns (CLOCK_MONOTONIC); BUSY when
+ * another one still holds it. The lock goes with *ret_lock, which process_close() releases; it is a
+ * handle of its own because the other suture may be tracing the process right now.
  */
-struct suture_error *target_lock(struct process *process, uint64_t deadline_ns) MUST_USE;
+struct suture_error *target_open(
+	pid_t pid, uint64_t deadline_ns, struct process **ret_lock, struct process **ret) MUST_USE;
 
 #endif

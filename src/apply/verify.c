@@ -128,7 +128,7 @@ static struct suture_error *mismatch(struct target *target, const struct arch *a
 	struct suture_error *err = error_create(SUTURE_ERROR_CODE_MISMATCH,
 		"process %d (%s): %s+0x%zx in %s is %s, the patch expects %s", target->process->pid,
 		target->process->comm, f->name, start, image->name, have, want);
-	if (live[at] == 0xcc)
+	if (live[at] == 0xcc && at == start)
 		return error_hint(err, "a debugger or a uprobe has put a breakpoint there");
 	return error_hint(err, "another tool has changed the code, or the patch is damaged");
 }
