@@ -3,7 +3,8 @@
 
 Each round on one victim: limit, apply, limit, revert. The victim is victim_freeze.c twice: all its
 threads blocked (the tool's own figure against the limit's own), and with one of them watching the
-clock (the longest time that it was held, from the start to the end of each command).
+clock (the longest time that it was held, from the start to the end of each command; and the same
+with the time that it then waited for a processor, which the machine's load adds).
 """
 
 import json
@@ -26,7 +27,7 @@ class Page:
     """struct page of victim_freeze.c."""
 
     HEAD = struct.Struct("<IIQQQ")  # request, answered, version, looked, n_gaps
-    GAP = struct.Struct("<QQ")
+    GAP = struct.Struct("<QQQ")  # start, end, of it waited for a processor
     GAPS = 1 << 16
 
     def __init__(self, path):
@@ -47,7 +48,10 @@ class Page:
         return self.head()[4]
 
     def longest(self, since, start, end):
-        """The longest gap (ns) of those after number `since` that meets [start, end]."""
+        """(held, gap): longest of the gaps after number `since` that meet [start, end], in ns.
+
+        Held is the gap without the time that the ticker waited for a processor.
+        """
         deadline = time.monotonic() + 10
         while self.head()[3] <= end:  # it may not have had the processor since
             if time.monotonic() > deadline:
@@ -56,14 +60,15 @@ class Page:
         n = self.n_gaps()
         if n - since > self.GAPS:
             raise BenchError("more gaps than the ticker can keep: the machine is too busy")
-        longest = 0
+        held = gap = 0
         for i in range(since, n):
-            a, b = self.GAP.unpack_from(self.map, self.HEAD.size + i % self.GAPS * self.GAP.size)
+            a, b, waited = self.GAP.unpack_from(
+                self.map, self.HEAD.size + i % self.GAPS * self.GAP.size)
             if b > start and a < end:
-                longest = max(longest, b - a)
-        if not longest:
+                held, gap = max(held, b - a - waited), max(gap, b - a)
+        if not gap:
             raise BenchError("the target was frozen and its ticker saw nothing of it")
-        return longest
+        return held, gap
 
 
 class Target:
@@ -92,10 +97,10 @@ class Target:
             raise BenchError(f"the victim runs version {self.page.head()[2]}, not {version}")
 
     def seen(self, work):
-        """work() returns (Run, document): (document, the longest gap meanwhile or None)"""
+        """work() returns (Run, document): (document, Page.longest() meanwhile)"""
         since = self.page.n_gaps()
         run, document = work()
-        return document, self.page.longest(since, run.start, run.end) if self.ticks else None
+        return document, *(self.page.longest(since, run.start, run.end) if self.ticks else (0, 0))
 
     def __enter__(self):
         return self
@@ -117,46 +122,47 @@ def freeze_ns(document, what):
 
 
 def one_round(shop, target, limit, patch):
-    """[(name, the command's own figure, the longest gap that the ticker saw)]"""
+    """[(name, the command's own figure, how long the ticker was held, its gap)]"""
     got = []
     for name, what, version in (("apply", patch, 2), ("revert", "victim_freeze", 1)):
         for who, work in (
                 ("limit", lambda: limit_run(shop, limit, target.pid)),
                 (name, lambda: shop.suture_json(name, what, "-p", target.pid))):
-            document, gap = target.seen(work)
-            got.append((who, freeze_ns(document, who), gap))
+            document, held, gap = target.seen(work)
+            got.append((who, freeze_ns(document, who), held, gap))
         target.expect(version)
     return got
 
 
 def measure(shop, threads, ticks):
-    """({name: own figures}, {name: gaps})"""
+    """({name: own figures}, {name: ticker held}, {name: its gap})"""
     program, patch, _ = shop.victim("victim_freeze", OLD, NEW)
     limit = shop.program("limit")
-    own, gaps = defaultdict(list), defaultdict(list)
+    own, held, gap = defaultdict(list), defaultdict(list), defaultdict(list)
     with Target(shop, program, threads, ticks) as target:
         one_round(shop, target, limit, patch)  # fills the page cache
         for _ in range(shop.rounds(30)):
-            for name, ns, gap in one_round(shop, target, limit, patch):
-                own[name].append(ns)
-                gaps[name].append(gap)
+            for name, *got in one_round(shop, target, limit, patch):
+                for figure, ns in zip((own, held, gap), got):
+                    figure[name].append(ns)
         target.victim.assert_same()
-    return own, gaps
+    return own, held, gap
 
 
-def compare(name, values, limit_name):
-    limit = Samples(limit_name, values["limit"])
-    allowed = max(2 * limit.median, limit.median + SLACK)
+def compare(name, values, judged=True):
+    limit = Samples("limit", values["limit"])
+    allowed = max(2 * limit.median, limit.median + SLACK) if judged else None
     return [Figure(f"{name}, {command}", "us", Samples(command, values[command]), limit, allowed,
-                   CRITERION) for command in ("apply", "revert")]
+                   CRITERION if judged else None) for command in ("apply", "revert")]
 
 
 def run(shop):
     figures = []
     for threads in THREADS_QUICK if shop.quick else THREADS:
         many = f"{threads} thread{'s' * (threads > 1)}"
-        own, _ = measure(shop, threads, ticks=False)
-        figures += compare(f"freeze, {many}", own, "limit")
-        _, gaps = measure(shop, threads, ticks=True)
-        figures += compare(f"seen by target, {many}", gaps, "limit")
+        own, _, _ = measure(shop, threads, ticks=False)
+        figures += compare(f"freeze, {many}", own)
+        _, held, gap = measure(shop, threads, ticks=True)
+        figures += compare(f"seen by target, {many}", held)
+        figures += compare(f"seen with load, {many}", gap, judged=False)
     return figures

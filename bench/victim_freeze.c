@@ -9,17 +9,17 @@
  *
  * With "tick" one of the threads (the only one, when THREADS is 1) never blocks: it looks at the
  * clock all the time and records every interval between two looks of more than GAP_NS in which it
- * gave up the processor by itself. It never does that: somebody stopped it. (A thread that lost the
- * processor to others has its involuntary switches counted instead, and that is the machine's
- * business, not the freeze's.)
+ * gave up the processor by itself. It never does that: somebody stopped it. Recorded with it is how
+ * long of that it was ready to run and had no processor, because others had it: that is the
+ * machine's load and not the freeze.
  *
  * version() is what gets patched. The caller asks by request += 1 and reads the answer.
  */
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +42,7 @@ struct page {
 	_Atomic uint64_t n_gaps; /* ever recorded; the last GAPS of them are kept */
 	struct gap {
 		uint64_t start, end; /* CLOCK_MONOTONIC ns */
+		uint64_t waited;     /* ns of it for a processor */
 	} gaps[GAPS];
 };
 
@@ -70,29 +71,50 @@ static void answer(void)
 	atomic_store(&page->answered, request);
 }
 
-/* How often this thread gave up the processor by itself. */
-static long switches(void)
+/* Of this thread: how often it gave up the processor, how long it waited for one (ns). */
+struct past {
+	long switches;
+	uint64_t waited;
+};
+
+static struct past look_back(int schedstat)
 {
 	struct rusage usage;
+	char text[128] = "";
+	struct past past = {};
 
 	getrusage(RUSAGE_THREAD, &usage);
-	return usage.ru_nvcsw;
+	past.switches = usage.ru_nvcsw;
+	/* proc(5): time on a processor, time waiting for one, times it got one */
+	if (pread(schedstat, text, sizeof(text) - 1, 0) > 0)
+		sscanf(text, "%*u %" SCNu64, &past.waited);
+	return past;
+}
+
+static void record(uint64_t start, uint64_t end, uint64_t waited)
+{
+	uint64_t n = atomic_load_explicit(&page->n_gaps, memory_order_relaxed);
+
+	page->gaps[n % GAPS] = (struct gap){start, end, waited};
+	atomic_store(&page->n_gaps, n + 1);
 }
 
 static void *tick(void *arg)
 {
-	long before = switches(), after;
+	int schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+	struct past before = look_back(schedstat);
 	uint64_t last = now();
 
 	for (;;) {
 		uint64_t t = now();
 
-		if (t - last > GAP_NS && (after = switches()) != before) {
-			uint64_t n = atomic_load_explicit(&page->n_gaps, memory_order_relaxed);
+		if (t - last > GAP_NS) {
+			struct past past = look_back(schedstat);
 
-			page->gaps[n % GAPS] = (struct gap){last, t};
-			atomic_store(&page->n_gaps, n + 1);
-			before = after;
+			if (past.switches != before.switches)
+				record(last, t, past.waited - before.waited);
+			before = past;
+			t = now();
 		}
 		last = t;
 		atomic_store_explicit(&page->looked, t, memory_order_release);

@@ -11,7 +11,8 @@ from harness.tool import ROOT
 
 FIGURES = {
     "freeze": [f"{what}, {threads}, {command}" for threads in ("1 thread", "10 threads")
-               for what in ("freeze", "seen by target") for command in ("apply", "revert")],
+               for what in ("freeze", "seen by target", "seen with load")
+               for command in ("apply", "revert")],
     "call": ["call, by way of one jump", "call, patched", "call, after revert"],
     "command": [f"command, {name}" for name in ("check", "apply", "list", "revert", "build")],
     "memory": [f"memory, {name}" for name in ("apply", "list", "revert", "build")],
