@@ -35,6 +35,9 @@ class Session:
         self.tmp = self.dir / "tmp"
         self.tmp.mkdir()
         self.tmp.chmod(0o1777)
+        toolchain.include = self.dir / "include"
+        shutil.copytree(toolchain.VICTIMS, toolchain.include)
+        toolchain.include.chmod(0o755)
         self.mark = self.dir.name
         os.environ["SUTURE_SESSION"] = self.mark
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from . import caps
 
 VICTIMS = Path(__file__).resolve().parents[2] / "victims"
+# Where victim.h is found. A test session names a copy that every user can reach.
+include = VICTIMS
 
 KINDS = {
     "exe": ([], []),
@@ -52,7 +54,7 @@ def run(argv, cwd=None):
 
 
 def compile_flags(kind, flags=()):
-    return [*KINDS[kind][0], "-pthread", f"-I{VICTIMS}", *flags]
+    return [*KINDS[kind][0], "-pthread", f"-I{include}", *flags]
 
 
 def link_flags(kind, flags=()):
