@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "apply/escape.h"
 #include "apply/plan.h"
 #include "apply/room.h"
 #include "apply/verify.h"
@@ -25,12 +26,35 @@ static struct suture_error *find_images(struct plan *plan)
 	return NULL;
 }
 
+/*
+ * A coroutine that waits in a call made by the very first instructions would come back to the middle
+ * of the detour. Threads are seen by the stack check, coroutines are not.
+ */
+static struct suture_error *verify_first_calls(struct plan *plan, const struct patch_function *f)
+{
+	struct insn insn;
+	uint32_t end = f->site + f->site_size;
+
+	for (uint32_t at = f->site; at < end && at < f->size; at += insn.length) {
+		if (!plan->link->arch->decode(f->old_bytes + at, f->size - at, at, &insn) ||
+			!insn.is_call || at + insn.length >= end)
+			continue;
+		if (uses_coroutines(plan->target))
+			return error_create(SUTURE_ERROR_REFUSED,
+				"%s calls another function within its first bytes, and the program "
+				"uses coroutines: one may wait there unseen",
+				f->name);
+	}
+	return NULL;
+}
+
 static struct suture_error *verify_code(struct plan *plan)
 {
 	vec_foreach (f, &plan->patch->functions) {
-		if (f->address)
-			TRY(verify_function(
-				plan->target, plan->link->arch, plan->images[f->image], f));
+		if (!f->address)
+			continue;
+		TRY(verify_function(plan->target, plan->link->arch, plan->images[f->image], f));
+		TRY(verify_first_calls(plan, f));
 	}
 	vec_foreach (e, &plan->patch->expects)
 		TRY(verify_expect(plan->target, plan->images[e->image], e));

@@ -29,6 +29,7 @@ struct target {
 	struct maps maps;
 	VEC(struct target_image) images; /* ascending by base */
 	struct ledgers ledgers;
+	bool coroutines_known, coroutines; /* uses_coroutines() */
 };
 
 /* `process` is borrowed and must outlive the target. */

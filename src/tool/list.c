@@ -90,11 +90,14 @@ static int list_one(struct suture *ctx, pid_t pid, const struct args *args, bool
 		status = SUTURE_STATUS_OK; /* ended since it was found */
 	} else if (args->json) {
 		json_array_append_new(all, json_listing(pid, listing, err, status));
-	} else if (err) {
-		print_process_error(err, pid, "");
-		print_hint(err);
 	} else {
-		print_listing(listing, args);
+		/* Next to a damaged record there may be others. */
+		if (listing)
+			print_listing(listing, args);
+		if (err) {
+			print_process_error(err, pid, "");
+			print_hint(err);
+		}
 	}
 	suture_error_destroy(err);
 	suture_listing_destroy(listing);

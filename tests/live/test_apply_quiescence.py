@@ -480,3 +480,96 @@ def test_revert_does_not_cut_off_callbacks(suture, spawn, compile, work, how, us
     suture.ok("revert", "hand", "-p", victim.pid)
     assert victim.text() == text and victim.maps_text() == maps
     assert victim.ask("x") == "done"
+
+
+COROUTINES = r"""
+#include "victim.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <ucontext.h>
+static ucontext_t home, inside;
+static char room[65536];
+volatile int sink, got;
+__attribute__((noinline, noclone)) void leave(void) { sink++; swapcontext(&inside, &home); }
+__attribute__((noinline, noclone)) void fixed(int x) { sink += x; leave(); got = 1; }
+static void start(void) { fixed(1); }
+static void *thread(void *arg) { fixed(0); return NULL; }
+static void answer(const char *line)
+{
+	if (!strcmp(line, "start")) {
+		getcontext(&inside);
+		inside.uc_stack.ss_sp = room;
+		inside.uc_stack.ss_size = sizeof(room);
+		inside.uc_link = &home;
+		makecontext(&inside, start, 0);
+		swapcontext(&home, &inside);
+	} else if (!strcmp(line, "finish")) {
+		swapcontext(&home, &inside);
+	}
+	printf("%d", got);
+}
+int main(void) { return victim_serve(answer); }
+"""
+
+
+def test_revert_sees_a_waiting_coroutine(suture, spawn, compile, work):
+    """It waits in the new code, on a stack where no thread is."""
+    fix = """
+extern volatile int sink, got;
+void leave(void);
+void fixed(int x) { sink += x; sink++; leave(); got = 2; }
+"""
+    prog = compile(COROUTINES)
+    patch = hand_patch(work, fix, prog, ["fixed"])
+    victim = spawn(prog)
+    text, maps = victim.text(), victim.maps_text()
+    suture.ok("apply", patch, "-p", victim.pid)
+    assert victim.ask("start") == "0"
+    during = victim.text()
+    result = suture("revert", "hand", "-p", victim.pid, "--timeout", "0")
+    assert result.status == BUSY and "coroutine" in result.err and "fixed" in result.err
+    assert victim.text() == during
+    assert victim.ask("finish") == "2"
+    # The dead frames of a stack of the program's own cannot be told from living ones: they go
+    # when it is used again.
+    assert victim.ask("start") == "2"
+    assert victim.ask("finish") == "2"
+    victim.assert_same()
+    assert maps and text
+
+
+ENDED = r"""
+#include "victim.h"
+#include <pthread.h>
+#include <ucontext.h>
+volatile int sink;
+void *volatile use[] = {makecontext, swapcontext};
+__attribute__((noinline, noclone)) void leaf(void) { sink++; }
+__attribute__((noinline, noclone)) void fixed(int x) { leaf(); sink += x; leaf(); }
+static void *thread(void *arg) { fixed(1); return NULL; }
+static void answer(const char *line)
+{
+	pthread_t t[8];
+	for (int i = 0; i < 8; i++)
+		pthread_create(&t[i], NULL, thread, NULL);
+	for (int i = 0; i < 8; i++)
+		pthread_join(t[i], NULL);
+	printf("%d", sink);
+}
+int main(void) { return victim_serve(answer); }
+"""
+
+
+def test_stacks_of_ended_threads_do_not_matter(suture, spawn, compile, work):
+    fix = "extern volatile int sink;\nvoid leaf(void);\n" \
+          "void fixed(int x) { leaf(); leaf(); leaf(); sink += x; }\n"
+    prog = compile(ENDED)
+    patch = hand_patch(work, fix, prog, ["fixed"])
+    victim = spawn(prog)
+    assert victim.ask("x") == "24"
+    text = victim.text()
+    suture.ok("apply", patch, "-p", victim.pid)
+    assert victim.ask("x") == "56"
+    suture.ok("revert", "hand", "-p", victim.pid, "--timeout", "0")
+    assert victim.text() == text
+    assert victim.ask("x") == "80"
