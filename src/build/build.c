@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "build/path.h"
+#include "build/types.h"
 #include "build/unit.h"
 #include "elf/image.h"
 #include "format/patch.h"
@@ -209,6 +210,7 @@ static struct suture_error *build_patch(struct build *build)
 	capture.targets = build->images;
 	capture.n_targets = build->n_images;
 	TRY(capture_units(build->ctx, &capture, &build->units));
+	TRY(types_check(&build->units));
 	if (build->units.v.n)
 		TRY(set_text(&build->patch->compiler, build->units.v.at[0].compiler));
 	TRY(select_changes(
