@@ -43,8 +43,7 @@ enum {
 #define STATE(stop)   ((int)(stop).kind | (stop).sig << 8)
 #define STATE_STOP(s) ((struct stop){(enum stop_kind)((s)&0xff), (s) >> 8 & 0xff})
 
-struct private
-{
+struct freeze_state {
 	struct tracer *tracer;
 	int task_fd;
 	/* Open addressing: index into freeze->threads plus one, by tid. Power of two. */
@@ -67,7 +66,7 @@ struct job {
 	bool straggler;
 };
 
-static struct private *private_of(struct freeze *f)
+static struct freeze_state *state_of(struct freeze *f)
 {
 	return f->private_;
 }
@@ -76,7 +75,7 @@ static struct private *private_of(struct freeze *f)
 
 static uint32_t *index_slot(struct freeze *f, pid_t tid)
 {
-	struct private *pr = private_of(f);
+	struct freeze_state *pr = state_of(f);
 	size_t mask = pr->index_size - 1;
 
 	for (size_t i = (uint32_t)tid * 2654435761u & mask;; i = (i + 1) & mask) {
@@ -90,7 +89,7 @@ static uint32_t *index_slot(struct freeze *f, pid_t tid)
 /* Keeps the index at most half full, with room for `more` threads. */
 static bool index_reserve(struct freeze *f, size_t more)
 {
-	struct private *pr = private_of(f);
+	struct freeze_state *pr = state_of(f);
 	size_t size = pr->index_size ? pr->index_size : 256;
 
 	while (size / 2 < f->threads.n + more)
@@ -110,7 +109,7 @@ static bool index_reserve(struct freeze *f, size_t more)
 
 static void list_clear(struct freeze *f)
 {
-	struct private *pr = private_of(f);
+	struct freeze_state *pr = state_of(f);
 
 	f->threads.n = 0;
 	pr->seized = 0;
@@ -144,7 +143,7 @@ static bool list_add(void *arg, pid_t tid)
 static struct suture_error *list_more(struct job *job)
 {
 	struct process *p = job->f->process;
-	int err = proc_each_tid(private_of(job->f)->task_fd, list_add, job);
+	int err = proc_each_tid(state_of(job->f)->task_fd, list_add, job);
 
 	if (job->err)
 		return take(job->err);
@@ -214,7 +213,7 @@ static struct suture_error *seize(struct process *p, struct thread *t, uint64_t 
 static struct suture_error *seize_new(struct job *job)
 {
 	struct freeze *f = job->f;
-	struct private *pr = private_of(f);
+	struct freeze_state *pr = state_of(f);
 
 	while (pr->seized < f->threads.n)
 		TRY(seize(f->process, &f->threads.at[pr->seized++], job->deadline_ns));
@@ -362,14 +361,14 @@ static struct suture_error *prepare(struct job *job)
 	list_clear(f);
 	TRY(list_more(job));
 	TRY(check_stoppable(job));
-	if (private_of(f)->hook)
-		private_of(f)->hook(private_of(f)->hook_arg);
 	for (int round = 0; round < LIST_ROUNDS && known < f->threads.n; round++) {
 		known = f->threads.n;
 		TRY(seize_new(job));
 		TRY(list_more(job));
 	}
 	TRY(seize_new(job));
+	if (state_of(f)->hook)
+		state_of(f)->hook(state_of(f)->hook_arg);
 	/* After seizing: from here on an execve is seen as a stop. */
 	return process_alive(f->process);
 }
@@ -525,7 +524,7 @@ static void resume_job(void *arg)
 struct suture_error *freeze_create(struct process *p, struct freeze **ret)
 {
 	struct freeze *f = calloc(1, sizeof(*f));
-	struct private *pr = calloc(1, sizeof(*pr));
+	struct freeze_state *pr = calloc(1, sizeof(*pr));
 	struct suture_error *err;
 
 	if (!f || !pr) {
@@ -553,7 +552,7 @@ struct suture_error *freeze_create(struct process *p, struct freeze **ret)
 /* Have the tracer thread stop all, and whatever else the job is. */
 static struct suture_error *stop_and(struct freeze *f, void (*work)(void *arg), struct job *job)
 {
-	struct private *pr = private_of(f);
+	struct freeze_state *pr = state_of(f);
 
 	if (f->frozen)
 		return error_create(
@@ -586,7 +585,7 @@ struct suture_error *freeze_run(struct freeze *f, uint64_t deadline_ns,
 
 struct suture_error *freeze_resume(struct freeze *f)
 {
-	struct private *pr = private_of(f);
+	struct freeze_state *pr = state_of(f);
 	struct job job = {.f = f};
 
 	if (!f->frozen)
@@ -613,7 +612,7 @@ void freeze_destroy(struct freeze *f)
 {
 	if (!f)
 		return;
-	struct private *pr = private_of(f);
+	struct freeze_state *pr = state_of(f);
 	/* A thread that cannot be resumed one by one is by the tracer's end. */
 	if (f->frozen)
 		suture_error_destroy(freeze_resume(f));
@@ -628,6 +627,6 @@ void freeze_destroy(struct freeze *f)
 
 void freeze_set_hook(struct freeze *f, void (*hook)(void *arg), void *arg)
 {
-	private_of(f)->hook = hook;
-	private_of(f)->hook_arg = arg;
+	state_of(f)->hook = hook;
+	state_of(f)->hook_arg = arg;
 }

@@ -5,7 +5,7 @@
 
 #include "process/process.h"
 
-/* Called in every freeze_stop() between the last look at the threads and the first interrupt. */
+/* Called in every freeze_stop(): all threads are seized, the first interrupt comes next. */
 void freeze_set_hook(struct freeze *f, void (*hook)(void *arg), void *arg);
 
 #endif

@@ -242,7 +242,8 @@ static bool build_frame(struct injection *in, const struct saved *saved, const u
 		frame->base >= stack->start + STACK_MARGIN)
 		return true;
 	remote_addr scratch = in->tid == in->process->pid ? in->main_scratch : in->scratch;
-	if (!scratch ||
+	/* On its way back out of the scratch already (tools died, and it is stopped): not twice. */
+	if (!scratch || regs->rsp - scratch <= INJECT_SCRATCH ||
 		!regs_frame_build(frame, scratch + INJECT_SCRATCH, regs, saved->sigmask, xstate,
 			xstate_size, in->xsave, in->gadgets) ||
 		frame->base < scratch + INJECT_SCRATCH_MARK)

@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 
 #include "process/borrow.h"
+#include "process/freeze.h"
 #include "victim.h"
 
 enum { COUNTED = 0, EINTRS = 1, RESTARTS = 2, PIPE = 7 };
@@ -103,6 +104,44 @@ static void freezes_and_borrows_lose_none(void **state)
 	freeze_destroy(f);
 	process_close(p);
 	all_arrived(pid, sender, N);
+}
+
+/* A thread that is about to be given a signal when it is frozen. */
+static void send_and_wait(void *arg)
+{
+	const int *pid_and_number = arg;
+
+	sigqueue(pid_and_number[0], SIGRTMIN + 1, (union sigval){.sival_int = pid_and_number[1]});
+	wait_state(pid_and_number[0], 't');
+}
+
+static void a_signal_in_delivery_is_handed_back(void **state)
+{
+	(void)state;
+	enum { N = 20 };
+	struct process *p;
+	struct freeze *f;
+
+	NEEDS_PTRACE();
+	pid_t pid = victim_start(counting_victim, NULL);
+	victim_ready(1);
+	assert_ok(process_open(pid, true, &p));
+	assert_ok(freeze_create(p, &f));
+	for (int i = 0; i < N; i++) {
+		int pid_and_number[2] = {pid, i};
+
+		freeze_set_hook(f, send_and_wait, pid_and_number);
+		assert_ok(freeze_stop(f, in_ms(2000)));
+		assert_int_equal(atomic_load(&shared->count[COUNTED]), i);
+		assert_ok(freeze_resume(f));
+		for (int j = 0; j < 2000 && atomic_load(&shared->count[COUNTED]) <= i; j++)
+			sleep_ms(1);
+		assert_int_equal(atomic_load(&shared->count[COUNTED]), i + 1);
+	}
+	freeze_destroy(f);
+	process_close(p);
+	victim_end(pid);
+	victim_undisturbed();
 }
 
 /* ---- the same, with tools that are killed while they hold the thread ---- */
@@ -381,6 +420,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(freezes_and_borrows_lose_none),
+		cmocka_unit_test(a_signal_in_delivery_is_handed_back),
 		cmocka_unit_test(killed_tools_lose_none),
 		cmocka_unit_test(interruptions_are_not_hidden),
 		cmocka_unit_test(ignored_signals_interrupt_nothing),
