@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 enum {
-	GAP_NS = 2000,
+	GAP_NS = 8000, /* less than any stop, more than look_back() takes */
 	GAPS = 1 << 16,
 	STACK_SIZE = 64 * 1024, /* glibc's TLS and a few frames */
 };
@@ -114,7 +114,6 @@ static void *tick(void *arg)
 			if (past.switches != before.switches)
 				record(last, t, past.waited - before.waited);
 			before = past;
-			t = now();
 		}
 		last = t;
 		atomic_store_explicit(&page->looked, t, memory_order_release);
