@@ -226,7 +226,11 @@ struct suture_applied_function {
 
 struct suture_applied {
 	char *name, *version, *id, *description;
-	char *state; /* applied | interrupted (a tool died half-way; apply or revert ends it) */
+	/*
+	 * applied | interrupted (a tool died half-way) | unloaded (the image was, so nothing of it is
+	 * in force); the next apply or revert clears the latter two away
+	 */
+	char *state;
 	int64_t applied_at; /* seconds since the epoch */
 	uint64_t payload_bytes;
 	struct suture_applied_function *functions;

@@ -37,7 +37,10 @@ struct suture_error *commit_init(struct commit *c, struct process *process,
 	for (size_t i = 0; i < ledger->functions.n; i++) {
 		const struct ledger_function *f = &ledger->functions.at[i];
 
+		if (f->gone)
+			continue;
 		TRY(add_check(c, f->site, f->length, NULL, f->name, i));
+		c->n_sites++;
 	}
 	return NULL;
 }
@@ -141,7 +144,7 @@ static const uint8_t *new_bytes(const struct commit *c, const struct ledger_func
 
 static struct suture_error *write_site(struct commit *c, size_t i)
 {
-	const struct ledger_function *f = &c->ledger->functions.at[i];
+	const struct ledger_function *f = &c->ledger->functions.at[c->checks.at[i].function];
 
 	return process_write(c->process, f->site, new_bytes(c, f), f->length);
 }
@@ -169,7 +172,7 @@ struct suture_error *commit_run(struct commit *c)
 	TRY(commit_verify(c));
 	err = ledger_set_state(
 		c->process, c->ledger->address, apply ? LEDGER_COMMITTING : LEDGER_REVERTING);
-	while (!err && n < c->ledger->functions.n)
+	while (!err && n < c->n_sites)
 		err = write_site(c, n++);
 	if (!err && apply)
 		err = ledger_set_state(c->process, c->ledger->address, LEDGER_APPLIED);

@@ -30,9 +30,10 @@ struct commit {
 	 */
 	VEC(struct piece) pieces;
 	VEC(struct commit_check) checks;
+	size_t n_sites;
 };
 
-/* `ledger` must outlive it. */
+/* Functions that are gone are left out. `ledger` must outlive it. */
 struct suture_error *commit_init(struct commit *c, struct process *process,
 	const struct ledger *ledger, enum commit_kind kind) MUST_USE;
 /* These bytes must be there as well; `want` and `name` are borrowed. */

@@ -50,6 +50,8 @@ struct ledger_function {
 	uint8_t saved[LEDGER_SITE_MAX], detour[LEDGER_SITE_MAX];
 	remote_addr new_address;
 	uint64_t new_size;
+	/* Found by target_check_ledger(), not part of the record: the image is not mapped there. */
+	bool gone;
 };
 
 /* A function of the payload, for messages; and to know which pointers may be anywhere. */
@@ -71,7 +73,17 @@ struct ledger {
 	VEC(struct ledger_image) images;
 	VEC(struct ledger_function) functions;
 	VEC(struct ledger_symbol) symbols;
+	/*
+	 * Found by target_check_ledger(), not part of the record: applied, but not in force. An image
+	 * was unloaded since, or loaded anew.
+	 */
+	bool unloaded;
 };
+
+static inline bool ledger_in_force(const struct ledger *ledger)
+{
+	return ledger->state == LEDGER_APPLIED && !ledger->unloaded;
+}
 
 /* Empty; NULL when out of memory. */
 struct ledger *ledger_create(void);

@@ -28,6 +28,13 @@ static struct suture_error *list_functions(
 	return NULL;
 }
 
+static const char *state_name(const struct ledger *ledger)
+{
+	if (ledger->state != LEDGER_APPLIED)
+		return "interrupted";
+	return ledger->unloaded ? "unloaded" : "applied";
+}
+
 static struct suture_error *list_one(const struct ledger *ledger, struct suture_applied *applied)
 {
 	char id[2 * PATCH_DIGEST_SIZE + 1];
@@ -37,7 +44,7 @@ static struct suture_error *list_one(const struct ledger *ledger, struct suture_
 	applied->version = strdup(ledger->version);
 	applied->id = strdup(id);
 	applied->description = strdup(ledger->description);
-	applied->state = strdup(ledger->state == LEDGER_APPLIED ? "applied" : "interrupted");
+	applied->state = strdup(state_name(ledger));
 	applied->applied_at = ledger->applied_at;
 	applied->payload_bytes = ledger_payload_bytes(ledger);
 	if (!applied->name || !applied->version || !applied->id || !applied->description ||
@@ -63,7 +70,10 @@ static struct suture_error *read_ledgers(struct process *process, struct ledgers
 	TRY(process_maps(process, &maps));
 	struct suture_error *err = ledgers_scan(process, &maps, ret);
 	maps_deinit(&maps);
-	return err;
+	TRY(err);
+	vec_foreach (ledger, &ret->v)
+		TRY(target_check_ledger(process, *ledger));
+	return NULL;
 }
 
 struct suture_error *suture_list(struct suture *ctx, pid_t pid, struct suture_listing **ret)

@@ -351,6 +351,11 @@ static struct suture_error *describe_symbol(
 
 static struct suture_error *describe(const struct plan *plan, struct lines *lines)
 {
+	vec_foreach (ledger, &plan->target->ledgers.v) {
+		if (!ledger_in_force(*ledger))
+			TRY(add_line(
+				lines, "first take out what is left of patch %s", (*ledger)->name));
+	}
 	vec_foreach (p, &plan->link->payloads)
 		TRY(describe_payload(lines, p));
 	for (size_t i = 0; i < plan->patch->symbols.n; i++)

@@ -68,22 +68,44 @@ static struct suture_error *unmap(
 	}
 }
 
+/* Known now, what holds the payload is no surprise after the detours are gone. */
+static struct suture_error *wait_for_escapes(
+	const struct recovery *r, struct target *target, const struct ledger *ledger)
+{
+	const struct timespec pause = {.tv_nsec = 50000000};
+
+	for (;;) {
+		struct suture_error *err = escape_check(target, ledger);
+
+		if (!err || suture_error_code(err) != SUTURE_ERROR_BUSY ||
+			monotonic_ns() >= r->deadline_ns)
+			return err;
+		suture_error_destroy(err);
+		TRY(check_cancelled(r->ctx));
+		nanosleep(&pause, NULL);
+	}
+}
+
 struct suture_error *take_out(
 	const struct recovery *r, struct target *target, const struct ledger *ledger)
 {
 	if (ledger->state != LEDGER_STAGED) {
-		/* Known now, it is no surprise after the detours are gone. */
-		TRY(escape_check(target, ledger));
+		TRY(wait_for_escapes(r, target, ledger));
 		TRY(restore(r, target, ledger,
-			ledger->state == LEDGER_APPLIED ? COMMIT_REVERT : COMMIT_RECOVER));
+			ledger_in_force(ledger) ? COMMIT_REVERT : COMMIT_RECOVER));
 	}
 	return unmap(r, target, ledger);
+}
+
+static const char *why_not_in_force(const struct ledger *ledger)
+{
+	return ledger->unloaded ? "its image has been unloaded" : "its operation was interrupted";
 }
 
 static const struct ledger *find_interrupted(const struct target *target)
 {
 	vec_foreach (ledger, &target->ledgers.v) {
-		if ((*ledger)->state != LEDGER_APPLIED)
+		if (!ledger_in_force(*ledger))
 			return *ledger;
 	}
 	return NULL;
@@ -108,10 +130,10 @@ struct suture_error *look_and_recover(
 			*ret_undone = take(undone);
 			return NULL;
 		}
-		log_info(r->ctx, "process %d (%s): undoing an interrupted operation on patch %s",
-			r->process->pid, r->process->comm, ledger->name);
-		TRY(error_wrap(take_out(r, target, ledger),
-			"undoing an interrupted operation on patch %s", ledger->name));
+		log_info(r->ctx, "process %d (%s): taking out patch %s: %s", r->process->pid,
+			r->process->comm, ledger->name, why_not_in_force(ledger));
+		TRY(error_wrap(take_out(r, target, ledger), "taking out patch %s (%s)",
+			ledger->name, why_not_in_force(ledger)));
 		free(undone);
 		undone = strdup(ledger->name);
 		if (!undone)

@@ -14,7 +14,8 @@ struct recovery {
 
 /*
  * Look at the process; whatever is interrupted in it is undone first (that of a forked child whose
- * parent was just being patched included). *ret_undone: the name of one that was, or NULL.
+ * parent was just being patched included), and what is left of patches whose image was unloaded.
+ * *ret_undone: the name of one that was, or NULL.
  */
 struct suture_error *look_and_recover(
 	const struct recovery *r, struct target **ret, char **ret_undone) MUST_USE;

@@ -4,11 +4,17 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "apply/scope.h"
 #include "base/cleanup.h"
 
-enum { LINK_MAP_MAX = 8192, NAME_MAX_BYTES = 4096 };
+enum {
+	LINK_MAP_MAX = 8192,
+	NAME_MAX_BYTES = 4096,
+	LOADING_TRIES = 200,
+	LOADING_PAUSE_NS = 1000000,
+};
 
 /* The part of struct r_debug and struct link_map that <link.h> promises; musl has the same. */
 struct remote_r_debug {
@@ -84,7 +90,13 @@ static struct suture_error *read_link_map(struct scope *scope, uint64_t r_debug)
 	struct remote_link_map object;
 	unsigned n = 0;
 
-	TRY(process_read(p, r_debug, &debug, sizeof(debug)));
+	/* A library that is just being loaded is waited for. */
+	for (int i = 0; i < LOADING_TRIES; i++) {
+		TRY(process_read(p, r_debug, &debug, sizeof(debug)));
+		if (!debug.state)
+			break;
+		nanosleep(&(struct timespec){.tv_nsec = LOADING_PAUSE_NS}, NULL);
+	}
 	if (debug.state)
 		return error_hint(
 			error_create(SUTURE_ERROR_BUSY,

@@ -244,6 +244,62 @@ struct suture_error *target_find_image(
 	return NULL;
 }
 
+/* ---- are the patches in force? ---- */
+
+static bool is_there(struct process *process, const struct ledger_image *image)
+{
+	uint8_t build_id[PATCH_BUILD_ID_MAX];
+	size_t size = 0;
+
+	struct suture_error *err = module_build_id(&process->reader, image->base, build_id, &size);
+	suture_error_destroy(err);
+	return !err && size == image->build_id_size && !memcmp(build_id, image->build_id, size);
+}
+
+static struct suture_error *check_images(struct process *process, struct ledger *ledger)
+{
+	_cleanup_free_ bool *there = calloc(ledger->images.n ?: 1, sizeof(there[0]));
+
+	if (!there)
+		return error_nomem();
+	for (size_t i = 0; i < ledger->images.n; i++)
+		there[i] = is_there(process, &ledger->images.at[i]);
+	vec_foreach (f, &ledger->functions)
+		f->gone = !there[f->image];
+	return NULL;
+}
+
+/* A library that was loaded again at the very same place has its original code. */
+static struct suture_error *check_sites(struct process *process, struct ledger *ledger)
+{
+	size_t n = ledger->functions.n;
+	_cleanup_free_ struct piece *pieces = calloc(n ?: 1, sizeof(pieces[0]));
+	_cleanup_free_ uint8_t *bytes = calloc(n ?: 1, LEDGER_SITE_MAX);
+
+	if (!pieces || !bytes)
+		return error_nomem();
+	for (size_t i = 0; i < n; i++) {
+		const struct ledger_function *f = &ledger->functions.at[i];
+
+		pieces[i] = (struct piece){f->site, bytes + i * LEDGER_SITE_MAX, f->length, 0};
+	}
+	TRY(process_read_pieces(process, pieces, n));
+	for (size_t i = 0; i < n; i++) {
+		struct ledger_function *f = &ledger->functions.at[i];
+
+		f->gone = f->gone || pieces[i].got < f->length;
+		if (f->gone || !memcmp(pieces[i].buf, f->saved, f->length))
+			ledger->unloaded = ledger->state == LEDGER_APPLIED;
+	}
+	return NULL;
+}
+
+struct suture_error *target_check_ledger(struct process *process, struct ledger *ledger)
+{
+	TRY(check_images(process, ledger));
+	return check_sites(process, ledger);
+}
+
 /* ---- the whole ---- */
 
 struct suture_error *target_look(struct suture *ctx, struct process *process, struct target **ret)
@@ -257,6 +313,8 @@ struct suture_error *target_look(struct suture *ctx, struct process *process, st
 	TRY(process_maps(process, &target->maps));
 	TRY(find_images(target));
 	TRY(ledgers_scan(process, &target->maps, &target->ledgers));
+	vec_foreach (ledger, &target->ledgers.v)
+		TRY(target_check_ledger(process, *ledger));
 	*ret = take(target);
 	return NULL;
 }

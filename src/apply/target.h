@@ -43,6 +43,9 @@ static inline void target_destroyp(struct target **target)
 /* Read the maps again (images and ledgers stay). */
 struct suture_error *target_reread_maps(struct target *target) MUST_USE;
 
+/* Whether the patch of a record is in force: see the fields `gone` and `unloaded`. */
+struct suture_error *target_check_ledger(struct process *process, struct ledger *ledger) MUST_USE;
+
 /* Open the image's headers and tables once. */
 struct suture_error *target_module(struct target *target, struct target_image *image) MUST_USE;
 /* The image that spans an address, its module opened; NULL: none. */

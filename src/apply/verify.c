@@ -21,7 +21,7 @@ struct suture_error *verify_ledger(struct target *target, const struct patch *pa
 	vec_foreach (at, &target->ledgers.v) {
 		const struct ledger *ledger = *at;
 
-		if (ledger->state != LEDGER_APPLIED)
+		if (!ledger_in_force(ledger))
 			continue;
 		if (!memcmp(ledger->id, patch->id, sizeof(patch->id)))
 			return error_create(SUTURE_ERROR_ALREADY,
@@ -175,7 +175,7 @@ static struct suture_error *check_free(
 	vec_foreach (at, &target->ledgers.v) {
 		const struct ledger *ledger = *at;
 
-		if (ledger->state != LEDGER_APPLIED)
+		if (!ledger_in_force(ledger))
 			continue;
 		vec_foreach (other, &ledger->functions) {
 			if (other->address >= start + size || start >= other->address + other->size)

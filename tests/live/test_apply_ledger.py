@@ -403,3 +403,60 @@ def test_all_processes_by_image_and_by_patch(suture, spawn, prog, fix):
         assert victim.ask("x") == "1 11 100"
     assert suture("revert", "one", "--all").status == NOTHING
     assert BUSY == 4
+
+
+PLUGIN = r"""
+__attribute__((noinline)) int fixed(int x) { return x + 1; }
+int entry(int x) { return fixed(x) * 10; }
+"""
+
+PLUGIN_HOST = r"""
+#include "victim.h"
+#include <dlfcn.h>
+static void *handle;
+static const char *path;
+static void answer(const char *line)
+{
+	int (*entry)(int);
+
+	if (!strcmp(line, "load"))
+		printf("%d", (handle = dlopen(path, RTLD_NOW)) != NULL);
+	else if (!strcmp(line, "unload"))
+		printf("%d", dlclose(handle));
+	else
+		entry = (int (*)(int))dlsym(handle, "entry"), printf("%d", entry(1));
+}
+int main(int argc, char **argv)
+{
+	path = argv[argc - 1];
+	return victim_serve(answer);
+}
+"""
+
+
+def test_library_unloaded_and_loaded_again(suture, spawn, compile, work):
+    lib = compile(PLUGIN, name="libplugin.so", kind="shared", flags=["-O2"])
+    fix = "__attribute__((noinline)) int fixed(int x) { return x + 5; }\n"
+    patch = hand_patch(work, fix, lib, ["fixed"], kind="shared", name="fix")
+    victim = spawn([compile(PLUGIN_HOST, ldflags=["-ldl"]), lib])
+    assert victim.ask("load") == "1"
+    assert victim.ask("call") == "20"
+    assert victim.ask("unload") == "0"
+    maps = victim.maps_text()
+    for _ in range(2):
+        assert victim.ask("load") == "1"
+        suture.ok("apply", patch, "-p", victim.pid)
+        assert victim.ask("call") == "60"
+        assert names(suture, victim.pid) == [("fix", "applied")]
+        assert victim.ask("unload") == "0"
+        assert names(suture, victim.pid) == [("fix", "unloaded")]
+        # Loaded again it has its old code, wherever it lies, and can be patched again.
+        assert victim.ask("load") == "1"
+        assert victim.ask("call") == "20"
+        assert names(suture, victim.pid) == [("fix", "unloaded")]
+        suture.ok("apply", patch, "-p", victim.pid)
+        assert victim.ask("call") == "60"
+        assert names(suture, victim.pid) == [("fix", "applied")]
+        assert victim.ask("unload") == "0"
+        assert suture("revert", "fix", "-p", victim.pid).status == OK
+        assert victim.maps_text() == maps
