@@ -96,6 +96,11 @@ struct arch {
 
 	/* false: bytes at code (at most size) are no instruction. */
 	bool (*decode)(const uint8_t *code, size_t size, uint64_t address, struct insn *ret);
+	/*
+	 * Bytes that the instruction accesses at its one fixed address (PC-relative or absolute,
+	 * no index). 0: it has none, or takes the address only.
+	 */
+	size_t (*access_size)(const uint8_t *code, size_t size);
 	/* One instruction as text, AT&T syntax, NUL-terminated. */
 	void (*format)(const uint8_t *code, size_t size, uint64_t address, char *buf, size_t len);
 

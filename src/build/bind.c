@@ -187,10 +187,10 @@ static const struct known *known_by_name(const struct part *part, const char *na
 
 	if (!part->hosted || !before)
 		return NULL;
-	for (size_t i = 1; i < before->symbols.n; i++) {
+	for (size_t i = before->first_global; i < before->symbols.n; i++) {
 		const struct object_symbol *sym = &before->symbols.at[i];
 
-		if (sym->bind == STB_LOCAL || strcmp(sym->name, name))
+		if (strcmp(sym->name, name))
 			continue;
 		return sym->span ? &part->location.spans[sym->span->index]
 				 : &part->location.symbols[i];
@@ -217,11 +217,13 @@ static struct suture_error *bind_elsewhere(struct assembly *as, const struct par
 	vec_foreach (part, &as->parts) {
 		const struct object *after = part->pair->after;
 
-		for (size_t i = 1; part != from && after && i < after->symbols.n; i++) {
+		size_t i = after ? after->first_global : 0;
+
+		for (; part != from && after && i < after->symbols.n; i++) {
 			const struct object_symbol *sym = &after->symbols.at[i];
 			struct ref there = *ref;
 
-			if (sym->bind == STB_LOCAL || !sym->span || strcmp(sym->name, name))
+			if (!sym->span || strcmp(sym->name, name))
 				continue;
 			if (part->pair->before && !part->hosted)
 				return check_exported(as, part, sym->span);

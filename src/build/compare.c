@@ -100,8 +100,23 @@ static const struct span *may_end_here(const struct span *span)
 	return NULL;
 }
 
+/* Both read so many bytes there, and nothing else: of a larger constant, maybe. */
+static bool reads_equal(const struct ref *b, const struct ref *a)
+{
+	const struct span *sb = b->target, *sa = a->target;
+
+	return b->access && b->access == a->access && b->addend >= 0 && a->addend >= 0 &&
+	       sb->data && sa->data && !sb->refs.n && !sa->refs.n &&
+	       (uint64_t)b->addend + b->access <= sb->size &&
+	       (uint64_t)a->addend + a->access <= sa->size &&
+	       !memcmp(sb->data + b->addend, sa->data + a->addend, b->access);
+}
+
 static bool anonymous_equal(const struct ref *b, const struct ref *a, unsigned depth)
 {
+	if (reads_equal(b, a))
+		return true;
+
 	const struct object_section *sb = &b->target->object->sections.at[b->target->section];
 	const struct object_section *sa = &a->target->object->sections.at[a->target->section];
 

@@ -339,6 +339,9 @@ static struct suture_error *match_anonymous(
 	if (addend < 0 || (uint64_t)addend >= part.size || !part.data)
 		return NULL; /* a pointer to the end of something */
 	part.size = significant_size(target_span);
+	if (solved->ref->access && (uint64_t)addend + solved->ref->access <= target_span->size &&
+		!part.refs.n)
+		part.size = addend + solved->ref->access;
 	return match_span_data(target, &part, solved->value.number, addend, ret);
 }
 

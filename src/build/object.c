@@ -129,12 +129,17 @@ static struct suture_error *read_symbol(struct object *object, Elf_Data *symtab,
 	return NULL;
 }
 
-static void note_symbol(struct object *object, const struct object_symbol *sym)
+static struct suture_error *note_symbol(struct object *object, const struct object_symbol *sym)
 {
+	uint32_t index = sym - object->symbols.at;
+
 	if (sym->type == STT_FILE && !object->file)
 		object->file = sym->name;
-	if (sym->type != STT_SECTION && !strncmp(sym->name, ".L", 2))
-		object->labels = true;
+	if (sym->bind == STB_LOCAL)
+		object->first_global = index + 1;
+	if (sym->reserved || sym->shndx == SHN_UNDEF)
+		return NULL;
+	return vec_push(&object->sections.at[sym->shndx].symbols, index) ? NULL : error_nomem();
 }
 
 static struct suture_error *read_symbols(struct object *object)
@@ -159,7 +164,7 @@ static struct suture_error *read_symbols(struct object *object)
 		if (!sym)
 			return error_nomem();
 		TRY(read_symbol(object, data, xindex, shdr.sh_link, i, sym));
-		note_symbol(object, sym);
+		TRY(note_symbol(object, sym));
 	}
 	return NULL;
 }
@@ -280,6 +285,7 @@ void object_close(struct object *object)
 		span_destroy(*span);
 	vec_free(&object->spans);
 	vec_foreach (s, &object->sections) {
+		vec_free(&s->symbols);
 		vec_free(&s->spans);
 		vec_free(&s->raw);
 	}

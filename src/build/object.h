@@ -37,7 +37,8 @@ struct ref {
 	/* The formula's own addend is addend - bias. In code: distance from the field to the end of
 	 * its instruction; in tables of offsets: distance from the field to the table. */
 	int64_t bias;
-	bool branch; /* operand of a call or jump, through a GOT slot or not */
+	bool branch;	/* operand of a call or jump, through a GOT slot or not */
+	uint8_t access; /* bytes accessed there and nowhere else; 0: not known */
 };
 
 struct span {
@@ -73,6 +74,7 @@ struct object_section {
 	const uint8_t *data; /* NULL for SHT_NOBITS */
 	bool kept;	     /* is cut into spans */
 	bool ambiguous; /* several anonymous spans, and a reference that may mean either of two */
+	VEC(uint32_t) symbols;	  /* defined here */
 	VEC(struct span *) spans; /* ascending, disjoint, covering what is not padding */
 	VEC(struct ref) raw; /* relocations as read: symbol, addend as in the file, bias, branch */
 };
@@ -92,10 +94,10 @@ struct object {
 	const char *file; /* STT_FILE: base name of the source; NULL when there is none */
 	int fd;
 	Elf *elf;
-	bool labels;			     /* local labels were kept */
 	uint32_t eh_frame;		     /* section index; 0: none */
 	VEC(struct object_section) sections; /* by ELF index */
-	VEC(struct object_symbol) symbols;   /* by ELF index */
+	VEC(struct object_symbol) symbols;   /* by ELF index: locals first */
+	size_t first_global;
 	VEC(struct span *) spans;
 };
 

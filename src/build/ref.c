@@ -48,6 +48,13 @@ static struct suture_error *add_resolved(struct code *code, const struct insn *i
 	return NULL;
 }
 
+static uint8_t access_size(const struct code *code, const struct insn *insn, uint64_t at)
+{
+	size_t size = arch->access_size(code->section->data + at, insn->length);
+
+	return size <= UINT8_MAX ? size : 0;
+}
+
 /* The relocations of one instruction. */
 static struct suture_error *scan_insn(struct code *code, const struct insn *insn, uint64_t at)
 {
@@ -58,6 +65,8 @@ static struct suture_error *scan_insn(struct code *code, const struct insn *insn
 
 		if (ref->offset >= at + insn->length)
 			break;
+		if (!insn->is_call && !insn->is_jump)
+			ref->access = access_size(code, insn, at);
 		if (!insn->rel_size || ref->offset != at + insn->rel_at)
 			continue;
 		relative = true;

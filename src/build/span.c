@@ -200,8 +200,10 @@ static bool is_object_symbol(const struct object_symbol *sym, enum span_kind kin
 static struct suture_error *cut_at_symbols(
 	const struct object *object, uint32_t index, enum span_kind kind, struct cuts *cuts)
 {
-	vec_foreach (sym, &object->symbols) {
-		if (sym->reserved || sym->shndx != index || !is_object_symbol(sym, kind))
+	vec_foreach (i, &object->sections.at[index].symbols) {
+		const struct object_symbol *sym = &object->symbols.at[*i];
+
+		if (!is_object_symbol(sym, kind))
 			continue;
 		bool label = starts_with(sym->name, ".L");
 		if (label && sym->value && sym->value == object->sections.at[index].size)

@@ -73,6 +73,28 @@ bool x86_64_decode(const uint8_t *code, size_t size, uint64_t address, struct in
 	return true;
 }
 
+static bool is_fixed(const ZydisDecodedOperandMem *mem)
+{
+	return mem->type == ZYDIS_MEMOP_TYPE_MEM && mem->index == ZYDIS_REGISTER_NONE &&
+	       (mem->base == ZYDIS_REGISTER_NONE || mem->base == ZYDIS_REGISTER_RIP);
+}
+
+size_t x86_64_access_size(const uint8_t *code, size_t size)
+{
+	ZydisDecoder decoder;
+	ZydisDecodedInstruction in;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+
+	if (!ZYAN_SUCCESS(
+		    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
+		!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, size, &in, operands)))
+		return 0;
+	for (size_t i = 0; i < in.operand_count_visible; i++)
+		if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY && is_fixed(&operands[i].mem))
+			return operands[i].size / 8;
+	return 0;
+}
+
 static bool format_full(const uint8_t *code, size_t size, uint64_t address, char *buf, size_t len)
 {
 	ZydisDecoder decoder;

@@ -9,6 +9,7 @@ const struct arch arch_x86_64 = {
 	.elf_machine = EM_X86_64,
 	.detour_size = X86_64_DETOUR_SIZE,
 	.decode = x86_64_decode,
+	.access_size = x86_64_access_size,
 	.format = x86_64_format,
 	.match = x86_64_match,
 	.detour_site = x86_64_detour_site,

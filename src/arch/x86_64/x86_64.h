@@ -11,6 +11,7 @@
 
 /* insn.c */
 bool x86_64_decode(const uint8_t *code, size_t size, uint64_t address, struct insn *ret);
+size_t x86_64_access_size(const uint8_t *code, size_t size);
 void x86_64_format(const uint8_t *code, size_t size, uint64_t address, char *buf, size_t len);
 struct suture_error *x86_64_detour_site(const char *name, const uint8_t *code, size_t size,
 	uint64_t address, const uint64_t *targets, size_t n_targets, uint32_t *ret_site,

@@ -52,6 +52,23 @@ static void relative_memory(void **state)
 	assert_int_equal(i.disp_size, 1);
 }
 
+static void accesses(void **state)
+{
+	(void)state;
+#define ACCESS(bytes) arch->access_size((const uint8_t *)bytes, sizeof(bytes) - 1)
+	/* movss, movupd, movl $1 at x(%rip); mov at an absolute address */
+	assert_int_equal(ACCESS("\xf3\x0f\x10\x05\x10\x00\x00\x00"), 4);
+	assert_int_equal(ACCESS("\x66\x0f\x10\x05\x10\x00\x00\x00"), 16);
+	assert_int_equal(ACCESS("\xc7\x05\x10\x00\x00\x00\x01\x00\x00\x00"), 4);
+	assert_int_equal(ACCESS("\x48\x8b\x04\x25\x10\x00\x00\x00"), 8);
+	/* lea, an index, a base, none */
+	assert_int_equal(ACCESS("\x48\x8d\x05\x10\x00\x00\x00"), 0);
+	assert_int_equal(ACCESS("\x8b\x04\x85\x10\x00\x00\x00"), 0);
+	assert_int_equal(ACCESS("\x8b\x43\x10"), 0);
+	assert_int_equal(ACCESS("\x89\xd8"), 0);
+	assert_int_equal(ACCESS("\x06"), 0);
+}
+
 static void padding(void **state)
 {
 	(void)state;
@@ -132,6 +149,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(branches),
 		cmocka_unit_test(relative_memory),
+		cmocka_unit_test(accesses),
 		cmocka_unit_test(padding),
 		cmocka_unit_test(not_code),
 		cmocka_unit_test(site_found),
