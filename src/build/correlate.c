@@ -51,7 +51,7 @@ static bool is_numbered(const struct span *span)
 
 static bool has_plain_name(const struct span *span)
 {
-	return span->name && !span->anonymous && (span->kind == SPAN_CODE || !is_numbered(span));
+	return span->name && !span->anonymous && !span_is_static_local(span);
 }
 
 static struct suture_error *list_plain(const struct object *object, struct names *ret)
@@ -173,21 +173,20 @@ static void pair_clones(struct object *before, struct object *after)
 
 static bool is_static_local(const struct span *span)
 {
-	return span->name && !span->anonymous && span->kind != SPAN_CODE && is_numbered(span) &&
-	       !span->twin;
+	return span_is_static_local(span) && !span->twin;
+}
+
+static bool same_stem(const struct span *a, const struct span *b)
+{
+	size_t n = symbol_stem(a->name);
+
+	return n == symbol_stem(b->name) && !memcmp(a->name, b->name, n);
 }
 
 /* The source function that a span's code came from. */
 static bool same_function(const struct span *a, const struct span *b)
 {
-	size_t n;
-
-	if (a->twin == b)
-		return true;
-	if (!a->name || !b->name)
-		return false;
-	n = symbol_stem(a->name);
-	return n == symbol_stem(b->name) && !memcmp(a->name, b->name, n);
+	return a->twin == b || (a->name && b->name && same_stem(a, b));
 }
 
 static bool refers_to(const struct span *from, const struct span *to)
@@ -237,13 +236,26 @@ struct rule {
 	bool moved;	 /* into a function that was split off or merged */
 };
 
+/* One of the functions is on its side only: what it holds came from, or went to, the other. */
+static bool is_moved(const struct span *b, const struct span *a)
+{
+	return !object_has_function(b->object, a->scope) ||
+	       !object_has_function(a->object, b->scope);
+}
+
+static bool belong_together(const struct span *b, const struct span *a, struct rule rule)
+{
+	if (!b->scope || !a->scope)
+		return share_referrer(b, a, rule.moved);
+	if (!strcmp(b->scope, a->scope))
+		return true;
+	return rule.moved && is_moved(b, a) && share_referrer(b, a, true);
+}
+
 static bool may_be_twins(const struct span *b, const struct span *a, struct rule rule)
 {
-	size_t stem = symbol_stem(b->name);
-
-	return b->kind == a->kind && stem == symbol_stem(a->name) &&
-	       !memcmp(b->name, a->name, stem) && (!rule.same_shape || same_shape(b, a)) &&
-	       share_referrer(b, a, rule.moved);
+	return b->kind == a->kind && same_stem(b, a) && (!rule.same_shape || same_shape(b, a)) &&
+	       belong_together(b, a, rule);
 }
 
 /* The only possible twin of `span` in `object`; NULL: none or several. */
@@ -300,7 +312,7 @@ static void pair_by_position(struct span *before, struct span *after)
 		struct span *b = before->refs.at[i].target, *a = after->refs.at[i].target;
 
 		if (b && a && is_static_local(b) && is_static_local(a) &&
-			may_be_twins(b, a, (struct rule){true, false}))
+			may_be_twins(b, a, (struct rule){.same_shape = true}))
 			pair(b, a);
 	}
 }
@@ -311,6 +323,49 @@ static void pair_in_same_code(struct object *before)
 	vec_foreach (p, &before->spans)
 		if ((*p)->twin && same_code(*p, (*p)->twin))
 			pair_by_position(*p, (*p)->twin);
+}
+
+/* Of that name in that function, whether paired or not. */
+static bool is_namesake(const struct span *a, const struct span *b)
+{
+	return a->scope && a->line && a->kind == b->kind && !a->anonymous && a->name &&
+	       same_stem(a, b) && !strcmp(a->scope, b->scope);
+}
+
+static struct span *declared_at(const struct object *object, const struct span *like)
+{
+	struct span *found = NULL;
+
+	vec_foreach (p, &object->spans) {
+		if (!is_namesake(*p, like) || (*p)->line != like->line)
+			continue;
+		if (found) /* on one line */
+			return NULL;
+		found = *p;
+	}
+	return found;
+}
+
+/* Lines tell only when they have not moved: all of that name must be where they were. */
+static bool lines_hold(const struct span *b, const struct object *after)
+{
+	vec_foreach (p, &b->object->spans)
+		if (is_namesake(*p, b) && !declared_at(after, *p))
+			return false;
+	return true;
+}
+
+static void pair_by_line(struct object *before, struct object *after)
+{
+	vec_foreach (p, &before->spans) {
+		struct span *b = *p;
+
+		if (!is_static_local(b) || !b->scope || !b->line || !lines_hold(b, after))
+			continue;
+		struct span *a = declared_at(after, b);
+		if (a && is_static_local(a))
+			pair(b, a);
+	}
 }
 
 /* ---- what has no name but its section's ---- */
@@ -343,10 +398,11 @@ struct suture_error *correlate(struct object *before, struct object *after)
 	TRY(pair_lists(before, after, list_by_section));
 	pair_clones(before, after);
 	pair_in_same_code(before);
+	pair_by_line(before, after);
 	/* Where several would do, those of the same size and initial content are taken first. */
-	pair_static_locals(before, after, (struct rule){true, false});
-	pair_static_locals(before, after, (struct rule){false, false});
-	pair_static_locals(before, after, (struct rule){true, true});
+	pair_static_locals(before, after, (struct rule){.same_shape = true});
+	pair_static_locals(before, after, (struct rule){});
+	pair_static_locals(before, after, (struct rule){.same_shape = true, .moved = true});
 	return NULL;
 }
 

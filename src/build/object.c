@@ -251,7 +251,8 @@ static struct suture_error *load(struct object *object)
 	TRY(read_relocs(object));
 	TRY(object_make_spans(object));
 	TRY(object_make_refs(object));
-	return object_read_unwind(object);
+	TRY(object_read_unwind(object));
+	return object_read_scopes(object);
 }
 
 struct suture_error *object_open(const char *path, struct object **ret)
@@ -273,6 +274,7 @@ static void span_destroy(struct span *span)
 {
 	vec_free(&span->aliases);
 	vec_free(&span->refs);
+	free(span->scope);
 	free(span->reason);
 	free(span);
 }
@@ -284,6 +286,9 @@ void object_close(struct object *object)
 	vec_foreach (span, &object->spans)
 		span_destroy(*span);
 	vec_free(&object->spans);
+	vec_foreach (name, &object->functions)
+		free(*name);
+	vec_free(&object->functions);
 	vec_foreach (s, &object->sections) {
 		vec_free(&s->symbols);
 		vec_free(&s->spans);

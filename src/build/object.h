@@ -60,6 +60,11 @@ struct span {
 	uint64_t fde, fde_size, cie, cie_size;
 	struct span *lsda;
 
+	/* Static locals, when debug information tells: the function, and the line of declaration.
+	 */
+	char *scope;
+	unsigned line;
+
 	/* Filled by correlate(), compare() and select. */
 	struct span *twin;   /* the same thing in the other object */
 	struct span *parent; /* of a .cold part: the function that it was split off from */
@@ -99,6 +104,7 @@ struct object {
 	VEC(struct object_symbol) symbols;   /* by ELF index: locals first */
 	size_t first_global;
 	VEC(struct span *) spans;
+	VEC(char *) functions; /* names of source functions, when static locals made us look */
 };
 
 /* Errors: INPUT (malformed), UNSUPPORTED (LTO, another machine, REL relocations). */
@@ -117,6 +123,12 @@ const char *span_name(const struct span *span, char *buf, size_t len);
 /* Is it one of the span's names? What follows an '@' (a version) does not count. */
 bool span_has_name(const struct span *span, const char *name);
 
+/*
+ * A variable inside of a function. GCC: count.3; clang: f.count, f.count.1. Numbers go by order,
+ * which a new one upsets.
+ */
+bool span_is_static_local(const struct span *span);
+
 /* Length of `name` without the suffixes that a compiler adds (.isra.0, .constprop.1, .cold, .5). */
 size_t symbol_stem(const char *name);
 /* "foo.cold", "foo.cold.1", "foo.part.0.cold": a split part that jumps back into its function. */
@@ -128,6 +140,10 @@ struct suture_error *object_make_spans(struct object *object) MUST_USE;
 struct suture_error *object_make_refs(struct object *object) MUST_USE;
 /* Find each function's FDE. */
 struct suture_error *object_read_unwind(struct object *object) MUST_USE;
+/* A function of the source, inlined ones included; without debug information, of the object. */
+bool object_has_function(const struct object *object, const char *name);
+/* Fill scope and line of static locals. */
+struct suture_error *object_read_scopes(struct object *object) MUST_USE;
 /* A relocation of .eh_frame as a reference; offset stays relative to the section. */
 void object_unwind_ref(const struct object *object, const struct ref *raw, struct ref *ret);
 /* The span that an offset of a section belongs to, and the offset from its start; NULL: none. */

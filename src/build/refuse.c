@@ -127,7 +127,7 @@ static struct suture_error *check_removed(const struct part *part, const struct 
 
 	if (!is_variable(before) || before->twin || !is_referred_to(before))
 		return NULL;
-	if (before->bind == STB_LOCAL && before->name && strchr(before->name, '.'))
+	if (span_is_static_local(before))
 		return REFUSE(part,
 			"a live patch keeps the variable: leave it where it is, under its name",
 			"static variable %s has no counterpart in the fixed source; a new one "
@@ -172,10 +172,10 @@ static bool is_only_called(const struct span *span)
 static struct suture_error *check_folded(
 	const struct part *part, const struct span *self, const struct object *other)
 {
-	if (self->anonymous)
+	if (self->anonymous || span_is_static_local(self))
 		return NULL;
 	vec_foreach (alias, &self->aliases) {
-		/* The numbers of static locals and clones mean nothing. */
+		/* The numbers of clones mean nothing. */
 		if ((self->bind == STB_LOCAL && (*alias)[symbol_stem(*alias)]) ||
 			(self->twin && span_has_name(self->twin, *alias)))
 			continue;

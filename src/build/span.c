@@ -94,6 +94,12 @@ bool span_has_name(const struct span *span, const char *name)
 	return false;
 }
 
+bool span_is_static_local(const struct span *span)
+{
+	return span->name && !span->anonymous && span->kind != SPAN_CODE &&
+	       span->bind == STB_LOCAL && (span->scope || strchr(span->name + 1, '.'));
+}
+
 const char *span_name(const struct span *span, char *buf, size_t len)
 {
 	if (span->name)

@@ -232,6 +232,65 @@ static void same_name_in_two_scopes(void **state)
 	}
 }
 
+/* The same size and content: only the line of declaration tells. */
+#define TWINS(first, third, k)                                \
+	"int NI entry(int x) { " first "\n"                   \
+	" if (x == 1) {\n"                                    \
+	"  static int n; return n += sink(x, " k ", &n); }\n" \
+	" " third "\n"                                        \
+	" if (x == 2) {\n"                                    \
+	"  static int n; return n -= sink(x, " k ", &n); }\n" \
+	" return 0; }\n"
+#define THIRD "if (x < 0) { static int n; return n *= sink(x, &n); }"
+
+/* `is_new`: what clang, which numbers in order, calls the new one; NULL: there is none. */
+static void check_twins(const char *cc, const char *after, const char *is_new)
+{
+	struct patch *patch;
+	size_t old = 0;
+
+	FIX_BUILDS(&patch, .cc = cc, .files = {REST, {"unit.c", HEAD TWINS("", "", "5"), after}});
+	vec_foreach (s, &patch->symbols) {
+		if (s->elf_type != STT_OBJECT || !strchr(s->name, 'n'))
+			continue;
+		old += s->kind == PATCH_SYMBOL_ADDRESS;
+		if (s->kind != PATCH_SYMBOL_PAYLOAD)
+			continue;
+		assert_non_null(is_new);
+		if (!strcmp(cc, "clang"))
+			assert_string_equal(s->name, is_new);
+	}
+	assert_int_equal(old, 2);
+	patch_destroy(patch);
+}
+
+static void twins_in_two_scopes(void **state)
+{
+	(void)state;
+	FOR_COMPILERS(cc)
+	{
+		check_twins(cc, HEAD TWINS("", "", "6"), NULL);
+		check_twins(cc, HEAD TWINS("", THIRD, "6"), "entry.n.1");
+		check_twins(cc, HEAD TWINS(THIRD, "", "6"), "entry.n");
+		/* Lines that moved tell nothing. */
+		FIX_FAILS(SUTURE_ERROR_REFUSED, "has no counterpart", .cc = cc,
+			UNIT(TWINS("", "", "5"), "\n\n\n" TWINS("", "", "6")));
+	}
+}
+
+/* One function loses its count, another one gets one: they are not the same, wherever inlined. */
+static void static_of_another_function(void **state)
+{
+	(void)state;
+#define SCOPED(one, two)                           \
+	"static inline int f(int x) { " one " }\n" \
+	"static inline int g(int x) { " two " }\n" \
+	"int NI entry(int x) { return f(x) * 3 + g(x); }\n"
+	FIX_FAILS(SUTURE_ERROR_REFUSED, "has no counterpart",
+		UNIT(SCOPED("static int n; return n += sink(x, &n);", "return sink(x);"),
+			SCOPED("return sink(x, 1);", "static int n; return n += sink(x, 2, &n);")));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -245,6 +304,8 @@ int main(void)
 		cmocka_unit_test(addresses_keep_their_identity),
 		cmocka_unit_test(common_symbols),
 		cmocka_unit_test(same_name_in_two_scopes),
+		cmocka_unit_test(twins_in_two_scopes),
+		cmocka_unit_test(static_of_another_function),
 	};
 	return cmocka_run_group_tests(tests, fix_setup, fix_teardown);
 }

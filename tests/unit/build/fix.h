@@ -116,7 +116,7 @@ static inline void fix_compile_side(
 {
 	const char *cc = fix->cc ? fix->cc : "gcc", *flags = fix->flags ? fix->flags : "-O2";
 	const char *again = fix->rebuild ? fix->rebuild : flags;
-	const char *pieces = "-g -ffunction-sections -fdata-sections -fmerge-constants -Wa,-L";
+	const char *pieces = "-w -g -ffunction-sections -fdata-sections -fmerge-constants -Wa,-L";
 
 	fix_write(side, f->name, strcmp(side, "before") ? f->after : f->before);
 	fix_job(jobs, "cd %s && %s %s %s %s -c %s -o %s.o", side, cc, again,
