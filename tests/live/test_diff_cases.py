@@ -866,6 +866,18 @@ void step(int n) { printf("%d %d", one(n), two(n)); }
 NC int user(int n) { return next(n) + 1; }
 void step(int n) { printf("%d", user(n)); }
 """),
+    ("two static locals of one name in different scopes", r"""
+NC int user(int n)
+{
+	int r;
+	{ static int count; r = ++count; }
+	{ static int count; r = r * 100 + (count += 2); }
+-	return r;
++	return r * 1000;
+}
+NC int other(int n) { return n + 1 + (printf("o;") < 0); }
+void step(int n) { printf("%d %d", user(n), other(n)); }
+"""),
     ("two static locals of one name, another function is fixed", r"""
 NC int user(int n)
 {
@@ -984,18 +996,6 @@ def test_data_elsewhere(cases, cc, level):
 
 
 REFUSED = table(
-    ("two static locals of one name in different scopes", r"""
-NC int user(int n)
-{
-	int r;
-	{ static int count; r = ++count; }
-	{ static int count; r = r * 100 + (count += 2); }
--	return r;
-+	return r * 1000;
-}
-NC int other(int n) { return n + 1 + (printf("o;") < 0); }
-void step(int n) { printf("%d %d", user(n), other(n)); }
-""", "static variable count"),
     ("initial value", r"""
 -static int limit = 10;
 +static int limit = 20;
