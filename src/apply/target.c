@@ -2,6 +2,7 @@
 /* Finding images, ledgers and everything else in a running process: see target.h. */
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -269,7 +270,24 @@ static struct suture_error *check_images(struct process *process, struct ledger 
 	return NULL;
 }
 
-/* A library that was loaded again at the very same place has its original code. */
+/*
+ * The page was written to (bits 63 and 62 of /proc/PID/pagemap: there, or swapped out; 61: still the
+ * file's). Where that cannot be told, it counts as written.
+ */
+static bool was_written(struct process *process, remote_addr at)
+{
+	_cleanup_close_ int fd = process_openat(process, "pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry;
+
+	if (fd < 0 || pread(fd, &entry, sizeof(entry), at / 4096 * 8) != sizeof(entry))
+		return true;
+	return entry >> 62 && !(entry >> 61 & 1);
+}
+
+/*
+ * A library that was loaded again at the very same place has its original code, from its file. The
+ * same bytes written over a detour are somebody else's doing: that is for revert to refuse.
+ */
 static struct suture_error *check_sites(struct process *process, struct ledger *ledger)
 {
 	size_t n = ledger->functions.n;
@@ -288,7 +306,8 @@ static struct suture_error *check_sites(struct process *process, struct ledger *
 		struct ledger_function *f = &ledger->functions.at[i];
 
 		f->gone = f->gone || pieces[i].got < f->length;
-		if (f->gone || !memcmp(pieces[i].buf, f->saved, f->length))
+		if (f->gone || (!memcmp(pieces[i].buf, f->saved, f->length) &&
+				       !was_written(process, f->site)))
 			ledger->unloaded = ledger->state == LEDGER_APPLIED;
 	}
 	return NULL;
